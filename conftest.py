@@ -1,0 +1,1 @@
+"""Makes the checkout's own custom_components the one that Home Assistant finds."""

@@ -1,0 +1,5 @@
+"""The build engine: jobs, logs, streams and builders, without Home Assistant.
+
+Nothing below this package imports Home Assistant, so all of it can be run and tested
+with plain asyncio.
+"""

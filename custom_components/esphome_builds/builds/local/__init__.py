@@ -1,0 +1,1 @@
+"""The builder that runs ESPHome as processes of this host."""

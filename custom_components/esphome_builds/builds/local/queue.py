@@ -1,0 +1,312 @@
+"""Which jobs there are, in which order they run, and what a restart makes of them.
+
+Pure bookkeeping: nothing here waits, reads a clock or starts a process.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+import secrets
+from types import MappingProxyType
+from typing import Final
+
+from ..builder import BuilderUnavailableError, BuildRequest
+from ..models import Cause, Job, JobKind, JobStatus, Phase, RequestKind
+
+HISTORY: Final = 500
+HISTORY_OF_CONFIGURATION: Final = 20
+MAX_ACTIVE: Final = 2000
+UPLOAD_SLOTS: Final = 4
+VALIDATE_SLOTS: Final = 2
+
+_INTERRUPTED_BUILD: Final = (
+    "Home Assistant stopped unexpectedly during this job twice, so it was not started "
+    "a third time."
+)
+_INTERRUPTED: Final = (
+    "Home Assistant stopped unexpectedly during this job; it was not started again."
+)
+_PREREQUISITE: Final = "The job that this one waited for did not complete."
+
+
+class Lane(StrEnum):
+    """Jobs of different lanes run side by side."""
+
+    VALIDATE = "validate"
+    COMPILE = "compile"
+    UPLOAD = "upload"
+
+
+_LANES: Final = {
+    JobKind.VALIDATE: Lane.VALIDATE,
+    JobKind.COMPILE: Lane.COMPILE,
+    JobKind.CLEAN: Lane.COMPILE,
+    JobKind.UPLOAD: Lane.UPLOAD,
+}
+_RESUMABLE: Final = (JobKind.VALIDATE, JobKind.COMPILE)
+
+
+class JobIds:
+    """Makes ids that sort by creation, also when the clock is set back."""
+
+    def __init__(self, newest: str = "") -> None:
+        """Continue after the newest id there is."""
+        self._last = int(newest[:14], 16) if newest else 0
+
+    def next(self, now: datetime) -> str:
+        """Return a new id: time in 1/16 ms, made increasing, then random digits."""
+        self._last = max(self._last + 1, int(now.timestamp() * 1000) << 4)
+        return f"{self._last:014x}{secrets.token_hex(4)}"
+
+
+@dataclass(kw_only=True)
+class Accepted:
+    """A request, and what it came to."""
+
+    request: BuildRequest
+    now: datetime
+    stale: Collection[str]
+    jobs: list[Job] = field(default_factory=list)
+    attached: list[str] = field(default_factory=list)
+    superseded: list[str] = field(default_factory=list)
+
+
+class JobQueue:
+    """All jobs of a builder, by id and in the order of their creation.
+
+    - Jobs of one configuration run one after another, in that order.
+    - A lane runs as many jobs as it has slots, first come first served.
+    - A job that depends on another runs after that one has completed.
+    """
+
+    def __init__(self, entry_id: str, compile_slots: int, jobs: Iterable[Job]) -> None:
+        """Start with the jobs of an earlier run, as `restored` made them."""
+        self._entry_id = entry_id
+        self._slots = {
+            Lane.VALIDATE: VALIDATE_SLOTS,
+            Lane.COMPILE: compile_slots,
+            Lane.UPLOAD: UPLOAD_SLOTS,
+        }
+        self._jobs: dict[str, Job] = {}
+        self._active: dict[str, None] = {}
+        self._of: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        for job in jobs:
+            self._add(job)
+        self._ids = JobIds(max(self._jobs, default=""))
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """Return all jobs, oldest first."""
+        return MappingProxyType(self._jobs)
+
+    @property
+    def active(self) -> list[Job]:
+        """Return the jobs that have not ended, oldest first."""
+        return [self._jobs[job_id] for job_id in self._active]
+
+    def submit(
+        self, request: BuildRequest, now: datetime, stale: Collection[str] = ()
+    ) -> Accepted:
+        """Make or find the jobs of a request.
+
+        Running jobs in `stale` work on something older than what is asked for, so
+        nothing attaches to them. Raises `BuilderUnavailableError` when too much waits.
+        """
+        names = tuple(dict.fromkeys(request.configurations))
+        if len(self._active) + 2 * len(names) > MAX_ACTIVE:
+            raise BuilderUnavailableError("Too many jobs are waiting already.")
+        accepted = Accepted(request=request, now=now, stale=stale)
+        for name in names:
+            if request.kind is not RequestKind.INSTALL:
+                kind = JobKind(request.kind.value)
+                self._take(accepted, name, kind)
+                continue
+            build = self._take(accepted, name, JobKind.COMPILE)
+            self._take(accepted, name, JobKind.UPLOAD, build.job_id)
+        return accepted
+
+    def runnable(self) -> list[Job]:
+        """Return the jobs that can start now, in order."""
+        free = dict(self._slots)
+        first: dict[str, Job] = {}
+        for job in self.active:
+            first.setdefault(job.configuration, job)
+            if job.status is JobStatus.RUNNING:
+                free[_LANES[job.kind]] -= 1
+        result = []
+        for job in first.values():
+            lane = _LANES[job.kind]
+            if job.status is JobStatus.QUEUED and free[lane] > 0 and self._ready(job):
+                free[lane] -= 1
+                result.append(job)
+        return result
+
+    def put(self, job: Job) -> None:
+        """Take over a job's new state."""
+        self._jobs[job.job_id] = job
+        if job.status.ended:
+            self._active.pop(job.job_id, None)
+
+    def latest(self, configuration: str) -> tuple[str | None, str | None]:
+        """Return a configuration's oldest active job and its newest ended one."""
+        active = last = None
+        for job_id in self._of.get(configuration, ()):
+            if self._jobs[job_id].status.ended:
+                last = job_id
+            else:
+                active = active or job_id
+        return active, last
+
+    def dependents(self, job_id: str) -> list[Job]:
+        """Return the jobs that wait for a job."""
+        return [job for job in self.active if job.depends_on == job_id]
+
+    def forget(self) -> list[Job]:
+        """Remove and return the ended jobs that are more than the history holds.
+
+        First those go that have 20 newer ones of their configuration, then the oldest.
+        """
+        ended = [job for job in self._jobs.values() if job.status.ended]
+        excess = len(ended) - HISTORY
+        if excess <= 0:
+            return []
+        newer: Counter[str] = Counter()
+        surplus: list[Job] = []
+        kept: list[Job] = []
+        for job in reversed(ended):
+            newer[job.configuration] += 1
+            many = newer[job.configuration] > HISTORY_OF_CONFIGURATION
+            (surplus if many else kept).append(job)
+        removed = (surplus[::-1] + kept[::-1])[:excess]
+        for job in removed:
+            del self._jobs[job.job_id]
+            del self._of[job.configuration][job.job_id]
+            if not self._of[job.configuration]:
+                del self._of[job.configuration]
+        return removed
+
+    def _add(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+        self._of[job.configuration][job.job_id] = None
+        if not job.status.ended:
+            self._active[job.job_id] = None
+
+    def _ready(self, job: Job) -> bool:
+        """Return whether what the job depends on has completed."""
+        if job.depends_on is None:
+            return True
+        before = self._jobs.get(job.depends_on)
+        return before is not None and before.status is JobStatus.COMPLETED
+
+    def _take(
+        self,
+        accepted: Accepted,
+        name: str,
+        kind: JobKind,
+        depends_on: str | None = None,
+    ) -> Job:
+        """Attach to an active job or make a new one."""
+        request = accepted.request
+        address = request.address if kind is JobKind.UPLOAD else None
+        for same in self._same(name, kind, address):
+            if request.replace:
+                accepted.superseded.append(same.job_id)
+            elif same.job_id not in accepted.stale and depends_on in (
+                None,
+                same.depends_on,
+            ):
+                accepted.jobs.append(same)
+                accepted.attached.append(same.job_id)
+                return same
+        job = Job(
+            job_id=self._ids.next(accepted.now),
+            entry_id=self._entry_id,
+            configuration=name,
+            kind=kind,
+            status=JobStatus.QUEUED,
+            created_at=accepted.now,
+            phase=None if depends_on is None else Phase.WAITING,
+            depends_on=depends_on,
+            requested_by=request.requested_by,
+            address=address,
+        )
+        self._add(job)
+        accepted.jobs.append(job)
+        return job
+
+    def _same(self, name: str, kind: JobKind, address: str | None) -> list[Job]:
+        """Return the active jobs that do what is asked for."""
+        return [
+            job
+            for job_id in self._of.get(name, ())
+            if not (job := self._jobs[job_id]).status.ended
+            and (job.kind, job.address) == (kind, address)
+        ]
+
+
+def restored(jobs: Sequence[Job], now: datetime) -> list[Job]:
+    """Return the jobs of an earlier run with statuses that are true now.
+
+    What was queued is queued. A compile or validate that was cut off is queued once
+    more as the second attempt; anything else that was cut off is interrupted. An upload
+    is never started again, since it may have reached the device.
+    """
+    result: dict[str, Job] = {}
+    for stored in jobs:
+        job = _restored(stored, now)
+        if job.status is JobStatus.QUEUED and job.depends_on is not None:
+            before = result.get(job.depends_on)
+            if before is None or (
+                before.status.ended and before.status is not JobStatus.COMPLETED
+            ):
+                job = without_prerequisite(job, now)
+        result[job.job_id] = job
+    return list(result.values())
+
+
+def without_prerequisite(job: Job, now: datetime) -> Job:
+    """Return a waiting job as ended, because what it waited for did not complete."""
+    return replace(
+        job,
+        status=JobStatus.CANCELLED,
+        cause=Cause.PREREQUISITE_FAILED,
+        message=_PREREQUISITE,
+        finished_at=now,
+        phase=None,
+    )
+
+
+def _restored(job: Job, now: datetime) -> Job:
+    stopped = (
+        job.status is JobStatus.INTERRUPTED
+        and job.cause is Cause.HOME_ASSISTANT_STOPPED
+    )
+    if job.status is not JobStatus.RUNNING and not stopped:
+        return job
+    resumable = job.kind in _RESUMABLE
+    if resumable and job.attempt == 1:
+        return replace(
+            job,
+            status=JobStatus.QUEUED,
+            started_at=None,
+            finished_at=None,
+            phase=None,
+            progress=None,
+            exit_code=None,
+            cause=None,
+            message=None,
+            attempt=2,
+        )
+    if stopped:
+        return job
+    return replace(
+        job,
+        status=JobStatus.INTERRUPTED,
+        cause=Cause.CRASHED,
+        message=_INTERRUPTED_BUILD if resumable else _INTERRUPTED,
+        finished_at=now,
+        phase=None,
+        progress=None,
+    )

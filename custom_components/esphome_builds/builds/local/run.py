@@ -1,0 +1,138 @@
+"""One run of one job: from the command to the verdict."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ..diagnosis import Diagnosis, Verdict
+from ..lines import LineSplitter
+from ..log import JobLog
+from ..models import Cause, Job, JobKind, JobStatus, Phase
+from ..progress import Progress
+from .process import Command, Ending, Limits, Process
+from .secrets import Redactor, remove_concealed
+
+REPORT_SECONDS: Final = 0.25
+"""Between two reports of the progress of one job."""
+
+_COMMANDS: Final = {
+    JobKind.VALIDATE: "config",
+    JobKind.COMPILE: "compile",
+    JobKind.UPLOAD: "upload",
+    JobKind.CLEAN: "clean",
+}
+_STOPPED: Final = {
+    Cause.CANCELLED_BY_USER: "The job was canceled.",
+    Cause.HOME_ASSISTANT_STOPPED: "Home Assistant stopped while this job was running.",
+    Cause.SUPERSEDED: "The job was replaced by a newer one.",
+}
+
+
+def arguments(job: Job) -> list[str]:
+    """Return what ESPHome is called with for a job, in the configurations' folder."""
+    # As a dashboard, ESPHome prints the progress of an upload, and colors, into a pipe.
+    result = ["--dashboard", _COMMANDS[job.kind], job.configuration]
+    if job.kind is JobKind.UPLOAD:
+        result += ["--device", job.address or "OTA"]
+    return result
+
+
+def stopped(cause: Cause) -> Verdict:
+    """Return the verdict for a job that was ended from outside."""
+    interrupted = cause is Cause.HOME_ASSISTANT_STOPPED
+    return Verdict(
+        status=JobStatus.INTERRUPTED if interrupted else JobStatus.CANCELLED,
+        cause=cause,
+        message=_STOPPED[cause],
+    )
+
+
+class JobRun:
+    """Runs one job and tells how it goes, at most four times a second."""
+
+    def __init__(
+        self,
+        job: Job,
+        command: Command,
+        limits: Limits,
+    ) -> None:
+        """Prepare; nothing runs yet."""
+        self._limits = limits
+        self._process = Process(command, limits)
+        self._progress = Progress(job.kind)
+        self._diagnosis = Diagnosis(
+            kind=job.kind, configuration=job.configuration, address=job.address
+        )
+        self._on_report: Callable[[Phase | None, int | None], None] | None = None
+        self._report_timer: asyncio.TimerHandle | None = None
+        self._cause: Cause | None = None
+
+    def stop(self, cause: Cause) -> None:
+        """End the run; the first cause given is the one that counts."""
+        if self._cause is None:
+            self._cause = cause
+            self._process.stop()
+
+    async def run(
+        self,
+        log: JobLog,
+        redactor: Redactor,
+        on_report: Callable[[Phase | None, int | None], None],
+    ) -> tuple[Verdict, int | None]:
+        """Run to the end; return the verdict and the exit status, if it ran at all.
+
+        Raises `OSError` where the process cannot be started.
+        """
+        if self._cause is not None:
+            return stopped(self._cause), None
+        splitter = LineSplitter(remove_concealed, redactor.clean)
+
+        async def _on_output(data: bytes) -> None:
+            self._take(log, splitter.feed(data), splitter.redraw)
+            await log.throttle()
+
+        self._on_report = on_report
+        self._report()
+        try:
+            ending, exit_code = await self._process.run(_on_output)
+        finally:
+            self._take(log, splitter.close(), None)
+            self._on_report = None
+            if self._report_timer is not None:
+                self._report_timer.cancel()
+        return self._verdict(ending, exit_code), exit_code
+
+    def _take(self, log: JobLog, lines: list[str], redraw: str | None) -> None:
+        """Pass lines on to all who look at them."""
+        if lines:
+            log.append(lines)
+            self._diagnosis.feed(lines)
+        changed = self._progress.feed(lines, redraw)
+        if (lines or changed) and self._report_timer is None:
+            loop = asyncio.get_running_loop()
+            self._report_timer = loop.call_later(REPORT_SECONDS, self._report)
+
+    def _report(self) -> None:
+        self._report_timer = None
+        if self._on_report is not None:
+            self._on_report(self._progress.phase, self._progress.percent)
+
+    def _verdict(self, ending: Ending, exit_code: int) -> Verdict:
+        """Return what the run came to."""
+        if ending is Ending.EXITED:
+            # It was faster than whoever wanted to stop it.
+            return self._diagnosis.verdict(exit_code)
+        if ending is Ending.STOPPED and self._cause is not None:
+            return stopped(self._cause)
+        if ending is Ending.IDLE_LIMIT:
+            message = f"There was no output for {_minutes(self._limits.idle)}."
+        else:
+            message = f"The job took longer than {_minutes(self._limits.total)}."
+        return Verdict(status=JobStatus.FAILED, cause=Cause.TIMED_OUT, message=message)
+
+
+def _minutes(seconds: float | None) -> str:
+    """Return a limit in words."""
+    if seconds is None or seconds < 2 * 60:
+        return f"{seconds or 0:g} seconds"
+    return f"{seconds / 60:g} minutes"

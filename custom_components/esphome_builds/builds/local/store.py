@@ -1,0 +1,143 @@
+"""The jobs on disk: one file, replaced whole, safe against power loss."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from ..models import Cause, Job, JobKind, JobStatus, Phase, Requester
+
+_LOGGER = logging.getLogger(__name__)
+
+_SET_ASIDE: Final = 3
+_VERSION: Final = 1
+
+
+def load_jobs(path: Path) -> list[Job]:
+    """Return the stored jobs, oldest first; blocking.
+
+    A file that cannot be understood is set aside under another name, which is logged,
+    and counts as empty. Raises `OSError` when it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    try:
+        stored = orjson.loads(data)
+        if stored["version"] != _VERSION:
+            raise ValueError(f"unknown version {stored['version']}")  # noqa: TRY301
+        return sorted(map(_job, stored["jobs"]), key=lambda job: job.job_id)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        aside = _set_aside(path)
+        _LOGGER.error(
+            "The list of jobs %s is damaged (%s); it was set aside as %s",
+            path,
+            err,
+            aside.name,
+        )
+        return []
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a damaged file and keep only the newest of such."""
+    name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    aside = path.rename(path.with_name(name))
+    for old in sorted(path.parent.glob(f"{path.name}.damaged-*"))[:-_SET_ASIDE]:
+        old.unlink(missing_ok=True)
+    return aside
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).astimezone(UTC)
+
+
+def _job(stored: dict[str, Any]) -> Job:
+    """Return a stored job; raise `TypeError`, `KeyError` or `ValueError`."""
+    fields = dict(stored)
+    requester = fields["requested_by"]
+    fields |= {
+        "kind": JobKind(fields["kind"]),
+        "status": JobStatus(fields["status"]),
+        "created_at": datetime.fromisoformat(fields["created_at"]).astimezone(UTC),
+        "started_at": _time(fields["started_at"]),
+        "finished_at": _time(fields["finished_at"]),
+        "phase": None if fields["phase"] is None else Phase(fields["phase"]),
+        "cause": None if fields["cause"] is None else Cause(fields["cause"]),
+        "requested_by": None if requester is None else Requester(**requester),
+    }
+    int(fields["job_id"], 16)
+    return Job(**fields)
+
+
+class JobStore:
+    """Keeps the file like the jobs, one write at a time, however many changes come."""
+
+    def __init__(self, path: Path, jobs: Callable[[], Iterable[Job]]) -> None:
+        """Write what `jobs` returns at the time of writing."""
+        self._path = path
+        self._jobs = jobs
+        self._changes = 0
+        self._written = 0
+        self._writer: asyncio.Task[None] | None = None
+        self._error: OSError | None = None
+
+    def changed(self) -> None:
+        """Write soon; what cannot be written is tried again at the next change."""
+        self._changes += 1
+        self._start()
+
+    async def flush(self) -> None:
+        """Return when all changes up to now are on disk; raise `OSError` if not."""
+        target = self._changes
+        while self._written < target:
+            await asyncio.shield(self._start())
+            if self._error is not None:
+                raise self._error
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        return self._writer
+
+    async def _write(self) -> None:
+        """Write until nothing is newer than the file, or that fails."""
+        try:
+            while self._written < self._changes:
+                changes = self._changes
+                data = orjson.dumps({"version": _VERSION, "jobs": tuple(self._jobs())})
+                await asyncio.to_thread(_replace, self._path, data)
+                self._written = changes
+            self._error = None
+        except OSError as err:
+            if self._error is None:
+                _LOGGER.error("Cannot write the list of jobs %s: %s", self._path, err)
+            self._error = err
+        finally:
+            self._writer = None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put the data in the file's place so that a crash leaves the old or the new."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

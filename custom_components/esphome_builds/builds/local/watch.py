@@ -1,0 +1,148 @@
+"""What a local builder stands on: its folder of configurations and its ESPHome."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ..builder import BuilderUnavailableError
+from ..models import BuilderState, Configuration
+from .configurations import ConfigurationFolder
+from .environment import esphome_version, find_esphome
+
+if TYPE_CHECKING:
+    from .builder import LocalSettings
+
+_LOGGER = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+"""Between two looks at the folder and the executable."""
+
+_RETRY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Executable:
+    """An ESPHome, and what is different when it was replaced."""
+
+    path: Path
+    changed: int
+    size: int
+
+
+class Watch:
+    """Looks again and again, without reading what has not changed."""
+
+    def __init__(
+        self,
+        settings: LocalSettings,
+        environment: Mapping[str, str],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Prepare; nothing is read yet."""
+        self.configurations: Mapping[str, Configuration] = {}
+        self.executable: Path | None = None
+        self.first_look = asyncio.Event()
+        self.folder = ConfigurationFolder(
+            entry_id=settings.entry_id,
+            config_dir=settings.config_dir,
+            data_dir=settings.data_dir,
+        )
+        self.problem: str | None = None
+        self.version: str | None = None
+        self._asked: _Executable | None = None
+        self._ask_again = 0.0
+        self._version_problem: str | None = None
+        self._environment = environment
+        self._looking = asyncio.Lock()
+        self._on_change = on_change
+        self._settings = settings
+        self._soon = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> BuilderState:
+        """Return whether jobs can run."""
+        if self.problem is not None:
+            return BuilderState.UNAVAILABLE
+        return BuilderState.CONNECTING if self.version is None else BuilderState.READY
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._keep_looking())
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def look_soon(self) -> None:
+        """Look again without waiting for the time."""
+        self._soon.set()
+
+    async def look(self) -> None:
+        """Look at the folder now."""
+        async with self._looking:
+            self.configurations = await asyncio.to_thread(self.folder.scan)
+        self._on_change()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            self._soon.clear()
+            folder_problem = await self._look_at_folder()
+            self.first_look.set()
+            version_problem = await self._look_at_esphome()
+            self._note(folder_problem or version_problem)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._soon.wait()
+
+    async def _look_at_folder(self) -> str | None:
+        """Look at the configurations; return what is wrong."""
+        try:
+            await self.look()
+        except OSError as err:
+            folder = self._settings.config_dir
+            return f"The folder {folder} cannot be read: {err.strerror}."
+        return None
+
+    async def _look_at_esphome(self) -> str | None:
+        """Ask the executable for its version if it is a new one; return what is wrong.
+
+        One that failed is asked again after a minute.
+        """
+        now = asyncio.get_running_loop().time()
+        try:
+            found = await asyncio.to_thread(_identify, self._settings.esphome)
+            if found == self._asked and now < self._ask_again:
+                return self._version_problem
+            self._asked, self._ask_again = found, now + _RETRY_SECONDS
+            self.version = await esphome_version(found.path, self._environment)
+        except BuilderUnavailableError as err:
+            self._version_problem = str(err)
+        else:
+            self.executable = found.path
+            self._version_problem = None
+            self._ask_again = math.inf
+        return self._version_problem
+
+    def _note(self, problem: str | None) -> None:
+        """Take over what is wrong, and log it once when it begins and when it ends."""
+        if problem is not None and problem != self.problem:
+            _LOGGER.warning("%s", problem)
+        elif problem is None and self.problem is not None:
+            _LOGGER.info("%s can build again", self._settings.title)
+        self.problem = problem
+        self._on_change()
+
+
+def _identify(executable: str) -> _Executable:
+    """Find ESPHome and what tells this one from another; blocking."""
+    path = find_esphome(executable)
+    stat = path.stat()
+    return _Executable(path=path, changed=stat.st_mtime_ns, size=stat.st_size)

@@ -1,0 +1,190 @@
+"""A job's log on disk: a folder of segments with a bounded sum.
+
+Each segment is a text file named by the number of its first line, so numbers stay true
+after a crash and whatever is missing between. `cat <folder>/*` shows the whole log: its
+head, a notice where the middle was left out, and its tail. Everything here blocks.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import FileIO
+import os
+from pathlib import Path
+import threading
+from typing import Final
+
+HEAD_BYTES: Final = 8 * 1024 * 1024
+LOG_BYTES: Final = 32 * 1024 * 1024
+SEGMENT_BYTES: Final = 2 * 1024 * 1024
+_MARK_BYTES: Final = 64 * 1024
+_NOTICE: Final = "[{:,} lines are left out here: a log keeps at most {} MiB]\n"
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One file; `marks` are line numbers with their offsets, to find lines quickly."""
+
+    path: Path
+    first: int
+    count: int = 0
+    size: int = 0
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def next_line(self) -> int:
+        """Return the number of the line after the last."""
+        return self.first + self.count
+
+    def grow(self, count: int, size: int) -> None:
+        """Note that lines were written."""
+        if not self.marks or self.size - self.marks[-1][1] >= _MARK_BYTES:
+            self.marks.append((self.next_line, self.size))
+        self.count += count
+        self.size += size
+
+    def scan(self) -> None:
+        """Find out what a file of an earlier run holds."""
+        with self.path.open("rb") as file:
+            while block := file.read(_MARK_BYTES):
+                # A mark may stand only at the start of a line.
+                if not block.endswith(b"\n"):
+                    block += file.readline()
+                lines = block.count(b"\n") + (not block.endswith(b"\n"))
+                self.grow(lines, len(block))
+
+    def read(self, from_line: int, max_lines: int, max_bytes: int) -> list[str]:
+        """Return lines of this segment, at least one."""
+        line, offset = self.marks[bisect_right(self.marks, (from_line, self.size)) - 1]
+        lines: list[bytes] = []
+        size = 0
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            for _ in range(from_line - line):
+                file.readline()
+            stop = min(max_lines, self.next_line - from_line)
+            while len(lines) < stop and (text := file.readline()):
+                size += len(text)
+                if lines and size > max_bytes:
+                    break
+                lines.append(text)
+        return b"".join(lines).decode("utf-8", "replace").removesuffix("\n").split("\n")
+
+
+class LogFiles:
+    """The segments of one log. Calls may come from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what an earlier run left in the folder, which need not exist."""
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._file: FileIO | None = None
+        self._segments: list[_Segment] = []
+        for path in sorted(folder.glob("*.log")):
+            if path.stem.isdecimal():
+                segment = _Segment(path, int(path.stem))
+                segment.scan()
+                if segment.count:
+                    self._segments.append(segment)
+
+    @property
+    def next_line(self) -> int:
+        """Return the number of the line after the last."""
+        return self._segments[-1].next_line if self._segments else 0
+
+    @property
+    def size(self) -> int:
+        """Return the bytes on disk."""
+        return sum(segment.size for segment in self._segments)
+
+    def gaps(self, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of lines before `end`, first and last, that are missing."""
+        expected = 0
+        for segment in tuple(self._segments):
+            if segment.first > expected:
+                yield expected, segment.first - 1
+            expected = segment.next_line
+        if end > expected:
+            yield expected, end - 1
+
+    def write(self, first: int, count: int, data: bytes) -> None:
+        """Append whole lines; leave nothing of them when that fails with `OSError`."""
+        with self._lock:
+            segment = self._writable(first)
+            assert self._file is not None  # noqa: S101
+            try:
+                rest = memoryview(data)
+                while rest:
+                    # A disk that is nearly full takes a part and says so.
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                self._undo(segment)
+                raise
+            segment.grow(count, len(data))
+
+    def read(
+        self, from_line: int, max_lines: int, max_bytes: int
+    ) -> tuple[int, list[str]] | None:
+        """Return the first lines there are at or after a line, and the number of it."""
+        with self._lock:
+            for segment in self._segments:
+                if from_line < segment.next_line:
+                    start = max(from_line, segment.first)
+                    return start, segment.read(start, max_lines, max_bytes)
+        return None
+
+    def close(self) -> None:
+        """Close the file that is open for writing."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.close()
+
+    def _undo(self, segment: _Segment) -> None:
+        """Take back half a write; the next one starts a segment of its own."""
+        with suppress(OSError):
+            self._close()
+        if segment.count:
+            os.truncate(segment.path, segment.size)
+        else:
+            self._segments.remove(segment)
+            segment.path.unlink(missing_ok=True)
+
+    def _writable(self, first: int) -> _Segment:
+        """Return the segment for the line, which is open for writing then."""
+        last = self._segments[-1] if self._segments else None
+        if (
+            self._file is not None
+            and last is not None
+            and last.next_line == first
+            and last.size < SEGMENT_BYTES
+        ):
+            return last
+        self._close()
+        self._make_room()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        segment = _Segment(self.folder / f"{first:012d}.log", first)
+        self._file = FileIO(segment.path, "w")
+        self._segments.append(segment)
+        return segment
+
+    def _make_room(self) -> None:
+        """Leave out the oldest segments after the head, so that one more fits."""
+        while self.size + 2 * SEGMENT_BYTES > LOG_BYTES:
+            size = index = 0
+            while size < HEAD_BYTES:
+                size += self._segments[index].size
+                index += 1
+            self._segments.pop(index).path.unlink(missing_ok=True)
+            self._write_notice(self._segments[index - 1], self._segments[index])
+
+    def _write_notice(self, before: _Segment, after: _Segment) -> None:
+        """Say between the two segments how much is missing."""
+        missing = after.first - before.next_line
+        notice = _NOTICE.format(missing, LOG_BYTES // 1024 // 1024)
+        path = self.folder / f"{before.next_line:012d}.gap"
+        path.write_text(notice, encoding="utf-8")
