@@ -92,7 +92,11 @@ class Builder(Protocol):
         ...
 
     async def start(self) -> None:
-        """Start; raise `BuilderUnavailableError` where that cannot work yet."""
+        """Load what there is; raise `BuilderUnavailableError` where that cannot work."""
+        ...
+
+    def resume(self) -> None:
+        """Begin to run jobs, and tell what the restart ended; once, after `start`."""
         ...
 
     async def stop(self) -> None:

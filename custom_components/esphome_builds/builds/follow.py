@@ -10,12 +10,12 @@ from .models import (
     EndEvent,
     Event,
     FollowEvent,
+    FollowOverflowEvent,
     FollowSnapshotEvent,
     GapEvent,
     Job,
     JobEvent,
     OutputEvent,
-    OverflowEvent,
 )
 from .stream import Budget, Stream, StreamOverflowError
 
@@ -31,7 +31,7 @@ async def follow(
     Starts at `from_line`, or 2,000 lines before the end of the log. While the consumer
     is behind, it is fed pages of the log at its own pace and nothing waits for it in
     memory. When it has caught up, events wait in a queue within `budget`; if it then
-    does not keep up, the last event is an `OverflowEvent` that says where to resume.
+    does not keep up, the last event is an `FollowOverflowEvent` that says where to resume.
 
     Raises `UnknownJobError`.
     """
@@ -94,7 +94,7 @@ class _Reader:
                     self._line = event.next_line
                 yield event
         except StreamOverflowError:
-            yield OverflowEvent(next_line=self._line)
+            yield FollowOverflowEvent(next_line=self._line)
             return
         yield EndEvent(job=self._job, next_line=self._line)
 

@@ -4,7 +4,7 @@ Everything here is frozen: a snapshot or an event that was handed out can never 
 under its reader. A change makes a new object with `dataclasses.replace`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -198,6 +198,7 @@ class BuilderInfo(_Serializable):
     message: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Payload:
     """An event, with its JSON made once for however many clients receive it."""
 
@@ -206,8 +207,8 @@ class _Payload:
     @cached_property
     def json(self) -> bytes:
         """Return the event as JSON: its type, then its fields."""
-        body = orjson.dumps(self, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
-        return b'{"type":"%b",%b' % (self.type.encode(), body[1:])
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return orjson.dumps({"type": self.type, **values})
 
     @property
     def size(self) -> int:
@@ -319,12 +320,18 @@ class EndEvent(_Payload):
 
 @dataclass(frozen=True, kw_only=True)
 class OverflowEvent(_Payload):
-    """A stream was given up; a follower resumes at `next_line`."""
+    """The last event of a stream whose consumer did not keep up."""
 
     type: ClassVar[str] = "overflow"
-    next_line: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowOverflowEvent(OverflowEvent):
+    """The same for a follower, which can resume at `next_line`."""
+
+    next_line: int
 
 
 type FollowEvent = (
-    FollowSnapshotEvent | OutputEvent | JobEvent | GapEvent | EndEvent | OverflowEvent
+    FollowSnapshotEvent | OutputEvent | JobEvent | GapEvent | EndEvent | FollowOverflowEvent
 )

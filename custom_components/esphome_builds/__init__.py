@@ -1,0 +1,73 @@
+"""ESPHome Builds: run ESPHome firmware builds from Home Assistant."""
+
+import shutil
+
+from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
+from homeassistant.core import Event, HomeAssistant
+from homeassistant.exceptions import ConfigEntryNotReady
+from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers.dispatcher import async_dispatcher_send
+from homeassistant.helpers.typing import ConfigType
+
+from .builds.builder import BuilderUnavailableError
+from .const import DOMAIN, SIGNAL_BUILDERS
+from .coordinator import BuildConfigEntry, BuildCoordinator
+from .http import async_register_views
+from .local import cache_dir, create_local_builder
+from .services import async_setup_services
+from .websocket import async_register_commands
+
+CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
+PLATFORMS = [
+    Platform.BINARY_SENSOR,
+    Platform.BUTTON,
+    Platform.EVENT,
+    Platform.SENSOR,
+]
+
+
+async def async_setup(hass: HomeAssistant, _: ConfigType) -> bool:
+    """Register what is there once, however many builders there are."""
+    async_setup_services(hass)
+    async_register_commands(hass)
+    async_register_views(hass)
+    return True
+
+
+async def async_setup_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> bool:
+    """Set up a builder."""
+    coordinator = BuildCoordinator(hass, entry, create_local_builder(hass, entry))
+    try:
+        await coordinator.async_start()
+    except BuilderUnavailableError as err:
+        raise ConfigEntryNotReady(
+            translation_domain=DOMAIN,
+            translation_key="builder_unavailable",
+            translation_placeholders={"reason": str(err)},
+        ) from err
+
+    async def _async_on_stop(_: Event) -> None:
+        await coordinator.async_stop()
+
+    # Home Assistant does not unload entries when it stops.
+    entry.async_on_unload(
+        hass.bus.async_listen_once(EVENT_HOMEASSISTANT_STOP, _async_on_stop)
+    )
+    entry.runtime_data = coordinator
+    await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    coordinator.async_resume()
+    # The entry is loaded only after this returned.
+    entry.async_on_state_change(lambda: async_dispatcher_send(hass, SIGNAL_BUILDERS))
+    return True
+
+
+async def async_unload_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> bool:
+    """Stop a builder; its entities live to tell what that did to running jobs."""
+    await entry.runtime_data.async_stop()
+    return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+
+
+async def async_remove_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> None:
+    """Delete build trees, logs and the list of jobs; the configurations stay."""
+    folder = cache_dir(hass, entry.entry_id)
+    await hass.async_add_executor_job(shutil.rmtree, folder, True)

@@ -1,0 +1,192 @@
+"""The place where a builder's events meet Home Assistant."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from homeassistant.config_entries import ConfigEntry
+from homeassistant.core import Context, HomeAssistant, callback
+from homeassistant.helpers.dispatcher import async_dispatcher_send
+from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
+
+from .builds.builder import Builder, snapshot
+from .builds.models import (
+    BuilderInfo,
+    Configuration,
+    ConfigurationEvent,
+    Event,
+    Job,
+    JobEvent,
+    JobKind,
+    JobStatus,
+    SnapshotEvent,
+)
+from .const import DOMAIN, EVENT_BUILD, LOGGER, SIGNAL_EVENT
+from .devices import async_device_ids, async_track_devices
+
+type BuildConfigEntry = ConfigEntry[BuildCoordinator]
+
+STEPS = {
+    JobStatus.QUEUED: "queued",
+    JobStatus.RUNNING: "started",
+    JobStatus.COMPLETED: "completed",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELLED: "cancelled",
+    JobStatus.INTERRUPTED: "interrupted",
+}
+"""What automations call the step to each status."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildData:
+    """What the entities of a builder show."""
+
+    builder: BuilderInfo
+    running: frozenset[JobKind]
+    last_job: Job | None
+
+
+class BuildCoordinator(DataUpdateCoordinator[BuildData]):
+    """Passes a builder's events on: states to entities, steps of jobs one by one.
+
+    Steps never go through the coordinator's data, where two could become one.
+    """
+
+    config_entry: BuildConfigEntry
+
+    def __init__(
+        self, hass: HomeAssistant, entry: BuildConfigEntry, builder: Builder
+    ) -> None:
+        """Prepare; the builder is not started."""
+        super().__init__(
+            hass,
+            LOGGER,
+            config_entry=entry,
+            name=f"{DOMAIN} {entry.title}",
+            always_update=False,
+        )
+        self.builder = builder
+        self._device_ids: dict[str, str] = {}
+        self._last_job: Job | None = None
+        self._listening: list[Callable[[], None]] = []
+        self._refreshing = False
+        self._step_listeners: list[Callable[[str, Job], None]] = []
+        self._statuses: dict[str, JobStatus] = {}
+
+    @property
+    def configurations(self) -> Mapping[str, Configuration]:
+        """Return the configurations by name, with their devices."""
+        return {
+            name: self._with_device(configuration)
+            for name, configuration in self.builder.configurations.items()
+        }
+
+    async def async_start(self) -> None:
+        """Load the builder's jobs; raise `BuilderUnavailableError`."""
+        await self.builder.start()
+        self._device_ids = async_device_ids(self.hass)
+        ended = (job for job in self.builder.jobs.values() if job.status.ended)
+        self._last_job = max(ended, key=_finished_at, default=None)
+        self.data = self._build_data()
+        self._listening = [
+            self.builder.listen(self._async_on_event),
+            async_track_devices(self.hass, self._async_on_devices),
+        ]
+
+    @callback
+    def async_resume(self) -> None:
+        """Let jobs run, now that everybody who wants to know of it listens."""
+        self.builder.resume()
+
+    async def async_stop(self) -> None:
+        """Interrupt what runs; nothing of the builder is left afterwards."""
+        await self.builder.stop()
+        while self._listening:
+            self._listening.pop()()
+
+    @callback
+    def async_listen_to_steps(
+        self, listener: Callable[[str, Job], None]
+    ) -> Callable[[], None]:
+        """Call the listener with the name of each step of each job, and the job."""
+        self._step_listeners.append(listener)
+        return lambda: self._step_listeners.remove(listener)
+
+    def snapshot(self) -> SnapshotEvent:
+        """Return all that there is of this builder now."""
+        return replace(
+            snapshot(self.builder), configurations=tuple(self.configurations.values())
+        )
+
+    @callback
+    def _async_on_event(self, event: Event) -> None:
+        """Pass one event on."""
+        match event:
+            case JobEvent(job=job) if self._statuses.get(job.job_id) is not job.status:
+                self._async_on_step(job)
+            case ConfigurationEvent(configuration=configuration):
+                configuration = self._with_device(configuration)
+                event = ConfigurationEvent(configuration=configuration)
+        async_dispatcher_send(
+            self.hass, SIGNAL_EVENT, self.config_entry.entry_id, event
+        )
+        if not self._refreshing:
+            # Entities need no more than one look at however many events come now.
+            self._refreshing = True
+            self.hass.loop.call_soon(self._async_show)
+
+    @callback
+    def _async_on_step(self, job: Job) -> None:
+        """Tell automations that a job has another status."""
+        self._statuses[job.job_id] = job.status
+        if job.status.ended:
+            del self._statuses[job.job_id]
+            self._last_job = job
+        step = STEPS[job.status]
+        for listener in tuple(self._step_listeners):
+            listener(step, job)
+        self.hass.bus.async_fire(
+            EVENT_BUILD,
+            {"type": step, "job": job.as_dict()},
+            context=job_context(job),
+        )
+
+    @callback
+    def _async_show(self) -> None:
+        """Let entities show what is now."""
+        self._refreshing = False
+        self.async_set_updated_data(self._build_data())
+
+    def _build_data(self) -> BuildData:
+        return BuildData(
+            builder=self.builder.info,
+            running=frozenset(
+                job.kind
+                for job in self.builder.jobs.values()
+                if job.status is JobStatus.RUNNING
+            ),
+            last_job=self._last_job,
+        )
+
+    @callback
+    def _async_on_devices(self) -> None:
+        """Tell which configurations belong to other devices now."""
+        before, self._device_ids = self._device_ids, async_device_ids(self.hass)
+        for configuration in self.builder.configurations.values():
+            name = configuration.name
+            if name and before.get(name) != self._device_ids.get(name):
+                self._async_on_event(ConfigurationEvent(configuration=configuration))
+
+    def _with_device(self, configuration: Configuration) -> Configuration:
+        device_id = self._device_ids.get(configuration.name or "")
+        return replace(configuration, device_id=device_id)
+
+
+def job_context(job: Job) -> Context:
+    """Return a context that leads back to who asked for a job."""
+    if (requester := job.requested_by) is None:
+        return Context()
+    return Context(user_id=requester.user_id, parent_id=requester.context_id)
+
+
+def _finished_at(job: Job) -> float:
+    return 0.0 if job.finished_at is None else job.finished_at.timestamp()

@@ -1,0 +1,61 @@
+"""Which ESPHome device of Home Assistant a configuration belongs to."""
+
+from collections.abc import Callable, Iterator
+
+from homeassistant.config_entries import ConfigEntry
+from homeassistant.core import Event, HomeAssistant, callback
+from homeassistant.helpers import device_registry as dr
+
+_ESPHOME = "esphome"
+# The ESPHome integration keeps the device's own name in its entry under this key.
+_CONF_DEVICE_NAME = "device_name"
+
+
+@callback
+def async_device_ids(hass: HomeAssistant) -> dict[str, str]:
+    """Return the ids of the devices that the ESPHome integration knows, by name."""
+    return {name: device.id for name, device in _async_devices(hass)}
+
+
+@callback
+def async_device_name(hass: HomeAssistant, device_id: str) -> str | None:
+    """Return the ESPHome name of a device, or None if it is none of ESPHome's."""
+    for name, device in _async_devices(hass):
+        if device.id == device_id:
+            return name
+    return None
+
+
+@callback
+def async_track_devices(
+    hass: HomeAssistant, listener: Callable[[], None]
+) -> Callable[[], None]:
+    """Call the listener when devices came or went, until the result is called."""
+
+    @callback
+    def _async_on_update(event: Event[dr.EventDeviceRegistryUpdatedData]) -> None:
+        if event.data["action"] in ("create", "remove"):
+            listener()
+
+    return hass.bus.async_listen(dr.EVENT_DEVICE_REGISTRY_UPDATED, _async_on_update)
+
+
+@callback
+def _async_devices(hass: HomeAssistant) -> Iterator[tuple[str, dr.DeviceEntry]]:
+    registry = dr.async_get(hass)
+    for entry in hass.config_entries.async_entries(_ESPHOME):
+        name = entry.data.get(_CONF_DEVICE_NAME)
+        if name and (device := _async_device(registry, entry)):
+            yield name, device
+
+
+@callback
+def _async_device(
+    registry: dr.DeviceRegistry, entry: ConfigEntry
+) -> dr.DeviceEntry | None:
+    """Return the main device of an ESPHome entry, whose unique id is its MAC."""
+    if entry.unique_id is None:
+        return None
+    return registry.async_get_device_by_connection(
+        (dr.CONNECTION_NETWORK_MAC, entry.unique_id), entry.entry_id
+    )

@@ -1,0 +1,63 @@
+"""The HTTP view of a job's log."""
+
+from typing import Final
+
+from aiohttp import web
+
+from homeassistant.components.http import KEY_HASS, HomeAssistantView, require_admin
+from homeassistant.core import HomeAssistant, callback
+
+from .builders import async_job_coordinator
+from .builds.builder import UnknownJobError
+from .builds.lines import plain
+from .const import DOMAIN
+
+_PAGE_BYTES: Final = 256 * 1024
+_PAGE_LINES: Final = 2000
+
+
+@callback
+def async_register_views(hass: HomeAssistant) -> None:
+    """Register the views."""
+    hass.http.register_view(JobLogView)
+
+
+class JobLogView(HomeAssistantView):
+    """The whole log of a job as a plain text, as long as it is now."""
+
+    url = f"/api/{DOMAIN}/jobs/{{job_id}}/log"
+    name = f"api:{DOMAIN}:jobs:log"
+
+    @require_admin
+    async def get(self, request: web.Request, job_id: str) -> web.StreamResponse:
+        """Stream the log without its colors, with a notice where lines are missing."""
+        hass = request.app[KEY_HASS]
+        try:
+            coordinator = async_job_coordinator(hass, job_id)
+            log = await coordinator.builder.open_log(job_id)
+            job = coordinator.builder.jobs[job_id]
+        except UnknownJobError, KeyError:
+            return self.json_message("There is no such job", 404)
+        name = f"{job.configuration}-{job.kind}-{job_id}.txt".replace('"', "")
+        response = web.StreamResponse(
+            headers={
+                "Content-Disposition": f'inline; filename="{name}"',
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
+        response.content_type = "text/plain"
+        response.charset = "utf-8"
+        await response.prepare(request)
+        line, end = 0, log.total
+        while line < end:
+            page = await log.page(line, _PAGE_LINES, _PAGE_BYTES)
+            if page.from_line > line:
+                missing = page.from_line - line
+                await response.write(
+                    f"[{missing:,} lines are left out here]\n".encode()
+                )
+            text = "".join(f"{plain(text)}\n" for text in page.lines)
+            await response.write(text.encode())
+            line = page.next_line
+        await response.write_eof()
+        return response

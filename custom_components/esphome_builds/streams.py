@@ -1,0 +1,162 @@
+"""Sending streams over websocket connections without harming the connection.
+
+Home Assistant queues what is sent, without back-pressure, and cuts the whole connection
+when 4,096 messages wait. So a stream sends only while the client reads (its transport's
+buffer is nearly empty) and all streams of a connection together only as fast as Home
+Assistant can compress and write; what has to wait, waits in the stream's bounded queue.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from homeassistant.components.websocket_api import ActiveConnection
+from homeassistant.components.websocket_api.messages import construct_event_message
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers.http import current_request
+from homeassistant.util.hass_dict import HassKey
+
+from .builds.models import OverflowEvent
+from .builds.stream import Budget
+from .const import DOMAIN, LOGGER
+
+MAX_STREAMS: Final = 32
+"""On one connection."""
+
+ERR_OVERFLOW: Final = "overflow"
+ERR_TOO_MANY_SUBSCRIPTIONS: Final = "too_many_subscriptions"
+
+_BUFFER_BYTES: Final = 64 * 1024
+_BURST_SECONDS: Final = 0.05
+_BYTES_PER_SECOND: Final = 8 * 1024 * 1024
+# What a message costs beside its payload, so that many small ones are limited as well.
+_MESSAGE_BYTES: Final = 2 * 1024
+_POLL_SECONDS: Final = 0.05
+
+
+class Payload(Protocol):
+    """An event that has its JSON ready."""
+
+    @property
+    def json(self) -> bytes:
+        """Return the event as a JSON object."""
+        ...
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What all streams of one connection share."""
+
+    transport: asyncio.WriteTransport | None
+    budget: Budget = field(default_factory=Budget)
+    streams: int = 0
+    free_at: float = 0.0
+
+    async def async_wait(self) -> None:
+        """Wait until the client reads and what was sent before is on its way."""
+        loop = asyncio.get_running_loop()
+        # Home Assistant writes what was just sent in one of the next turns of the loop.
+        await asyncio.sleep(max(0.0, self.free_at - loop.time() - _BURST_SECONDS))
+        while self.transport is not None and not self.transport.is_closing():
+            if self.transport.get_write_buffer_size() <= _BUFFER_BYTES:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def sent(self, size: int) -> None:
+        """Note that a message was handed to Home Assistant."""
+        now = asyncio.get_running_loop().time()
+        cost = (size + _MESSAGE_BYTES) / _BYTES_PER_SECOND
+        self.free_at = max(self.free_at, now) + cost
+
+
+DATA_CONNECTIONS: HassKey[dict[ActiveConnection, _Connection]] = HassKey(
+    f"{DOMAIN}_connections"
+)
+
+
+@callback
+def async_can_stream(
+    hass: HomeAssistant, connection: ActiveConnection, msg_id: int
+) -> Budget | None:
+    """Return the budget of a connection, or answer that it has too many streams."""
+    shared = _async_shared(hass, connection)
+    if shared.streams < MAX_STREAMS:
+        return shared.budget
+    connection.send_error(
+        msg_id,
+        ERR_TOO_MANY_SUBSCRIPTIONS,
+        f"A connection can have {MAX_STREAMS} subscriptions to builds",
+    )
+    return None
+
+
+@callback
+def async_stream(
+    hass: HomeAssistant,
+    connection: ActiveConnection,
+    msg_id: int,
+    events: AsyncGenerator[Payload],
+) -> None:
+    """Send events until they end, overflow, or the client is gone or has enough."""
+    shared = _async_shared(hass, connection)
+    shared.streams += 1
+    hass.data[DATA_CONNECTIONS][connection] = shared
+    task = hass.async_create_background_task(
+        _async_send_all(hass, connection, msg_id, events),
+        f"{DOMAIN} stream {msg_id}",
+        eager_start=False,
+    )
+    task.add_done_callback(lambda _: _async_done(hass, connection))
+    connection.subscriptions[msg_id] = task.cancel
+    connection.send_result(msg_id)
+
+
+@callback
+def _async_shared(hass: HomeAssistant, connection: ActiveConnection) -> _Connection:
+    """Return what a connection's streams share."""
+    connections = hass.data.setdefault(DATA_CONNECTIONS, {})
+    if (shared := connections.get(connection)) is not None:
+        return shared
+    # Set while a command of the connection is handled, and copied into our task.
+    request = current_request.get()
+    transport = None if request is None else request.transport
+    assert transport is None or isinstance(transport, asyncio.WriteTransport)
+    return _Connection(transport)
+
+
+@callback
+def _async_done(hass: HomeAssistant, connection: ActiveConnection) -> None:
+    """Forget a connection after its last stream."""
+    shared = hass.data[DATA_CONNECTIONS][connection]
+    shared.streams -= 1
+    if not shared.streams:
+        del hass.data[DATA_CONNECTIONS][connection]
+
+
+async def _async_send_all(
+    hass: HomeAssistant,
+    connection: ActiveConnection,
+    msg_id: int,
+    events: AsyncGenerator[Payload],
+) -> None:
+    """Send each event when there is room for it."""
+    shared = hass.data[DATA_CONNECTIONS][connection]
+    try:
+        async with aclosing(events):
+            async for event in events:
+                await shared.async_wait()
+                payload = event.json
+                connection.send_message(construct_event_message(msg_id, payload))
+                shared.sent(len(payload))
+                if isinstance(event, OverflowEvent):
+                    # Clients in JavaScript hear of the event only; others of both.
+                    connection.send_error(
+                        msg_id, ERR_OVERFLOW, "The client does not keep up"
+                    )
+    except Exception:  # noqa: BLE001, as websocket_api itself does
+        LOGGER.exception("A stream failed")
+        connection.send_error(msg_id, "unknown_error", "The stream failed")
+    finally:
+        connection.subscriptions.pop(msg_id, None)
