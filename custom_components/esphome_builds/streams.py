@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from homeassistant.components.websocket_api import ActiveConnection
 from homeassistant.components.websocket_api.messages import construct_event_message
@@ -122,7 +122,8 @@ def _async_shared(hass: HomeAssistant, connection: ActiveConnection) -> _Connect
     # Set while a command of the connection is handled, and copied into our task.
     request = current_request.get()
     transport = None if request is None else request.transport
-    assert transport is None or isinstance(transport, asyncio.WriteTransport)
+    if TYPE_CHECKING:
+        assert transport is None or isinstance(transport, asyncio.WriteTransport)
     return _Connection(transport)
 
 
