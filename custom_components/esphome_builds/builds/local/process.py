@@ -205,7 +205,7 @@ async def end_all(process: asyncio.subprocess.Process, token: str) -> None:
 
 def end_leftovers(tokens: Collection[str]) -> None:
     """Kill what an earlier run of Home Assistant left when it was killed; blocking."""
-    for pid in _scan(0, tokens):
+    for pid in _scan(None, tokens):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
@@ -221,8 +221,12 @@ async def _left(process: asyncio.subprocess.Process, token: str) -> set[int]:
     return {process.pid}
 
 
-def _scan(group: int, tokens: Collection[str]) -> set[int]:
-    """Return the living processes of a group or with one of the tokens; blocking."""
+def _scan(group: int | None, tokens: Collection[str]) -> set[int]:
+    """Return the living processes of a group or with one of the tokens; blocking.
+
+    A group that is 0 is one that this process cannot see, so that is no group to ask
+    for: in a container, Home Assistant itself may be in it.
+    """
     marks = [f"{TOKEN_VARIABLE}={token}".encode() for token in tokens]
     found = set()
     for path in _PROC.iterdir():
