@@ -295,7 +295,7 @@ class LocalBuilder:
         exit_code: int | None = None
         try:
             redactor = await asyncio.to_thread(self._prepare, job_id, executable)
-            log = await self._logs.start(job_id)
+            log = await self._logs.open(job_id)
             if self.jobs[job_id].attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
             # From here on a restart knows of this attempt.
@@ -311,7 +311,7 @@ class LocalBuilder:
             _LOGGER.exception("Job %s failed unexpectedly", job_id)
             verdict = _failed(Cause.UNKNOWN, "ESPHome Builds had an internal error.")
         if log is not None:
-            await self._logs.finish(job_id, log)
+            await log.close()
         del self._runs[job_id], self._tasks[job_id]
         self._started_from.pop(job_id, None)
         self._finish(job_id, verdict, exit_code, log)
@@ -396,7 +396,8 @@ class LocalBuilder:
 
     async def _enforce(self) -> None:
         try:
-            await self._logs.enforce(self.jobs)
+            growing = [job.job_id for job in self._queue.active]
+            await self._logs.enforce(self.jobs, growing)
         except OSError as err:
             _LOGGER.warning("Cannot look through the logs: %s", err)
         finally:
