@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 import shutil
 from typing import Final
@@ -52,15 +53,25 @@ def _enforce(folder: Path, known: frozenset[str], growing: frozenset[str]) -> li
     """Return the jobs whose logs were deleted; ids sort by age. Blocking."""
     if not folder.is_dir():
         return []
-    sizes = {
-        path.name: sum(file.stat().st_size for file in path.iterdir())
-        for path in sorted(folder.iterdir())
-    }
+    sizes = {path.name: _size(path) for path in sorted(folder.iterdir())}
     total = sum(sizes.values())
+    newest = max(known, default="")
     removed = []
     for job_id, size in sizes.items():
-        if job_id not in growing and (job_id not in known or total > ALL_LOGS_BYTES):
+        if job_id in growing or job_id > newest:
+            # It grows, or was made while this looked.
+            continue
+        if job_id not in known or total > ALL_LOGS_BYTES:
             shutil.rmtree(folder / job_id, ignore_errors=True)
             removed.append(job_id)
             total -= size
     return removed
+
+
+def _size(folder: Path) -> int:
+    """Return the size of a log, whose files may come and go."""
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
