@@ -1,0 +1,44 @@
+"""What tests of every layer share to have builds without a compiler."""
+
+from pathlib import Path
+import sys
+
+from . import fake_esphome
+
+FAKE_VERSION = fake_esphome.VERSION
+
+
+def install_fake(folder: Path, name: str = "esphome") -> Path:
+    """Make an executable that behaves as `fake_esphome` describes; return its path."""
+    executable = folder / name
+    executable.write_text(
+        "#!/bin/sh\n"
+        f'exec "{sys.executable}" -S -E "{fake_esphome.__file__}" "$0" "$@"\n'
+    )
+    executable.chmod(0o755)
+    return executable
+
+
+def fake_version(executable: Path, *script: str) -> None:
+    """Let a fake do this when it is asked for its version; nothing: answer well."""
+    sidecar = executable.with_name(f"{executable.name}.version")
+    if script:
+        sidecar.write_text("\n".join(script) + "\n")
+    else:
+        sidecar.unlink(missing_ok=True)
+
+
+def fake_calls(executable: Path, command: str | None = None) -> list[list[str]]:
+    """Return the arguments of each call so far, or of those of one command."""
+    calls = executable.with_name(f"{executable.name}.calls")
+    lines = calls.read_text().splitlines() if calls.exists() else []
+    every = [line.split("\t") for line in lines]
+    return [one for one in every if command is None or command in one]
+
+
+def write_configuration(folder: Path, name: str, *script: str) -> str:
+    """Write `<name>.yaml` with what a fake shall do; return the file's name."""
+    lines = [f"#! {step}" for step in script]
+    lines += ["esphome:", f"  name: {name}", "host:", ""]
+    (folder / f"{name}.yaml").write_text("\n".join(lines))
+    return f"{name}.yaml"
