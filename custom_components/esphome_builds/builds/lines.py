@@ -23,11 +23,15 @@ _CONTROLS: Final = bytes(set(range(0x20)) - set(b"\a\t\n\r\x1b")) + b"\x7f"
 _SEQUENCE: Final = re.compile(
     r"\x1b(?!\[[0-9;:]*m)"
     r"(?:\[[0-?]*[ -/]*[@-~]?"
-    r"|\][^\a\x1b\n]*(?:\a|\x1b\\)?"
-    r"|[PX^_][^\x1b\n]*(?:\x1b\\)?"
-    r"|[ -~])?"
+    r"|\][^\a\x1b\r\n]*(?:\a|\x1b\\)?"
+    r"|[PX^_][^\x1b\r\n]*(?:\x1b\\)?"
+    r"|[ -/]+[0-~]?"
+    r"|[0-~])?"
 )
+# The same as a single character of the upper half, which terminals act upon, too.
+_UPPER_CONTROLS: Final = re.compile(r"[\x80-\x9f]")
 _SGR: Final = re.compile(r"\x1b\[[0-9;:]*m")
+_SGR_CUT_OFF: Final = re.compile(r"\x1b(?:\[[0-9;:]*)?\Z")
 
 
 type Cleaner = Callable[[str], str]
@@ -53,25 +57,26 @@ class LineSplitter:
         self._cleaners = cleaners
         self._held = b""
         self._dropped = 0
+        self._redrawn = False
 
     @property
     def redraw(self) -> str | None:
-        """Return the newest redraw of the line that has not ended yet."""
-        if b"\r" not in self._held:
-            return None
-        return self._lines(self._held)[0]
+        """Return how a line that has not ended looks now, if it is being redrawn.
+
+        To be recognized, not to be shown: the cleaners did not see it.
+        """
+        return _last_redraw(_text(self._held)) if self._redrawn else None
 
     def feed(self, data: bytes) -> list[str]:
         """Return the lines that are complete now."""
         data = data.translate(None, _CONTROLS)
-        complete, end, rest = data.rpartition(b"\n")
+        first, end, data = data.partition(b"\n")
+        self._hold(self._held + first)
         if not end:
-            self._hold(self._held + rest)
             return []
-        lines = self._lines(self._held + complete)
-        if self._dropped:
-            lines[0] = _cut(lines[0], self._dropped)
-        self._held, self._dropped = b"", 0
+        complete, end, rest = data.rpartition(b"\n")
+        lines = self._lines(self._held + end + complete)
+        self._held, self._dropped, self._redrawn = b"", 0, False
         self._hold(rest)
         return lines
 
@@ -82,32 +87,43 @@ class LineSplitter:
     def _hold(self, data: bytes) -> None:
         """Keep the visible part of an unfinished line, bounded."""
         shown = data.rstrip(b"\r")
-        redrawn = shown.rfind(b"\r") + 1
-        if redrawn:
+        start = shown.rfind(b"\r") + 1
+        if start:
             self._dropped = 0
-        kept = shown[redrawn : redrawn + _HELD_BYTES]
-        self._dropped += len(shown) - redrawn - len(kept)
+        kept = shown[start : start + _HELD_BYTES]
+        self._dropped += len(shown) - start - len(kept)
+        self._redrawn = self._redrawn or len(shown) < len(data) or start > 0
         # One `\r` at the end says that whatever comes next replaces this.
         self._held = kept + data[len(shown) : len(shown) + 1]
 
     def _lines(self, data: bytes) -> list[str]:
-        """Return whole lines as clean text."""
-        text = data.decode("utf-8", "replace")
-        if "\\033[" in text:
-            # `esphome --dashboard` prints its escape sequences as text.
-            text = text.replace("\\033[", "\x1b[")
+        """Return whole lines, the first of which was held, as clean text."""
+        text = _text(data)
+        # Last, so that what was removed cannot have stood in the middle of a secret.
         for cleaner in self._cleaners:
             text = cleaner(text)
-        if "\x1b" in text:
-            text = _SEQUENCE.sub("", text)
-        if "\a" in text:
-            text = text.replace("\a", "")
         lines = text.split("\n")
         if "\r" in text:
             lines = [_last_redraw(line) for line in lines]
-        if max(map(len, lines)) > LINE_BYTES // 4:
-            lines = [_cut(line, 0) for line in lines]
+        # A character has at most four bytes.
+        if self._dropped or max(map(len, lines)) > LINE_BYTES // 4:
+            lines = [_cut(lines[0], self._dropped), *map(_cut, lines[1:])]
         return lines
+
+
+def _text(data: bytes) -> str:
+    """Return output as text in which only colors are left of terminal control."""
+    text = data.decode("utf-8", "replace")
+    if not text.isascii():
+        text = _UPPER_CONTROLS.sub("", text)
+    if "\\033[" in text:
+        # `esphome --dashboard` prints its escape sequences as text.
+        text = text.replace("\\033[", "\x1b[")
+    if "\x1b" in text:
+        text = _SEQUENCE.sub("", text)
+    if "\a" in text:
+        text = text.replace("\a", "")
+    return text
 
 
 def _last_redraw(line: str) -> str:
@@ -115,11 +131,12 @@ def _last_redraw(line: str) -> str:
     return line.rstrip("\r").rpartition("\r")[2]
 
 
-def _cut(line: str, dropped: int) -> str:
+def _cut(line: str, dropped: int = 0) -> str:
     """Return the line within its limit, with a marker where bytes are missing."""
     data = line.encode()
     if len(data) <= LINE_BYTES and not dropped:
         return line
     kept = data[: LINE_BYTES - _MARKER_BYTES].decode("utf-8", "ignore")
+    kept = _SGR_CUT_OFF.sub("", kept)
     missing = len(data) - len(kept.encode()) + dropped
     return kept + _MARKER.format(missing)
