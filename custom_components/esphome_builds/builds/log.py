@@ -51,8 +51,8 @@ class JobLog:
     is the memory's unit, the disk's unit and the event of all followers.
     """
 
-    def __init__(self, files: LogFiles) -> None:
-        """Continue where the files end."""
+    def __init__(self, files: LogFiles, total: int = 0) -> None:
+        """Continue where the files end, or after `total` lines if some are lost."""
         self._files = files
         self._listeners: list[Callable[[OutputEvent], None]] = []
         self._batches: deque[tuple[OutputEvent, int]] = deque()
@@ -61,7 +61,7 @@ class JobLog:
         self._open: list[str] = []
         self._open_bytes = 0
         self._open_timer: asyncio.TimerHandle | None = None
-        self._next_batch = files.next_line
+        self._next_batch = max(files.next_line, total)
         self._unwritten: list[tuple[int, int, bytes]] = []
         self._unwritten_bytes = 0
         self._write_timer: asyncio.TimerHandle | None = None
@@ -112,7 +112,7 @@ class JobLog:
     async def throttle(self) -> None:
         """Wait while the disk is behind by more than may wait in memory."""
         while self._unwritten_bytes > UNWRITTEN_BYTES:
-            await self._written()
+            await asyncio.shield(self._start_writing())
 
     async def page(self, from_line: int, max_lines: int, max_bytes: int) -> Page:
         """Return the next lines there are at or after a line; none at the log's end."""
@@ -120,7 +120,7 @@ class JobLog:
         if from_line >= self._next_batch:
             return Page(from_line=self._next_batch, lines=())
         if from_line < self._memory_start:
-            await self._written()
+            await self._written(self._memory_start)
             page = await asyncio.to_thread(
                 self._files.read, from_line, max_lines, max_bytes
             )
@@ -133,7 +133,7 @@ class JobLog:
     async def close(self) -> None:
         """Publish and write what waits; no line may be added after this."""
         self._close_batch()
-        await self._written()
+        await self._written(self._next_batch)
         await asyncio.to_thread(self._files.close)
 
     @property
@@ -166,9 +166,7 @@ class JobLog:
         text = ("\n".join(batch.lines) + "\n").encode()
         self._unwritten.append((batch.from_line, len(batch.lines), text))
         self._unwritten_bytes += len(text)
-        if self._write_timer is None and self._writer is None:
-            loop = asyncio.get_running_loop()
-            self._write_timer = loop.call_later(FLUSH_SECONDS, self._start_writing)
+        self._write_later()
 
     def _trim(self) -> None:
         """Cut back to half of the bounds, so that the cost is spread over as much."""
@@ -194,6 +192,12 @@ class JobLog:
             size += batch_size
         return Page(from_line=from_line, lines=tuple(lines))
 
+    def _write_later(self) -> None:
+        """Let what waits be written in time."""
+        if self._write_timer is None and self._writer is None:
+            loop = asyncio.get_running_loop()
+            self._write_timer = loop.call_later(FLUSH_SECONDS, self._start_writing)
+
     def _start_writing(self) -> asyncio.Task[None]:
         """Write what waits, in a task that nobody who waits for it can cancel."""
         if self._write_timer is not None:
@@ -203,21 +207,24 @@ class JobLog:
             self._writer = asyncio.create_task(self._write())
         return self._writer
 
-    async def _written(self) -> None:
-        """Wait until what waits for the disk now is there, or could not be written."""
-        await asyncio.shield(self._start_writing())
+    async def _written(self, end: int) -> None:
+        """Wait until all lines before one are on disk, or could not be written."""
+        while self._unwritten and self._unwritten[0][0] < end:
+            await asyncio.shield(self._start_writing())
 
     async def _write(self) -> None:
-        """Write until nothing waits."""
+        """Write what waits now; whoever waits for that need not wait for more."""
+        waiting = tuple(self._unwritten)
+        data = b"".join(text for _, _, text in waiting)
+        count = sum(lines for _, lines, _ in waiting)
         try:
-            while waiting := tuple(self._unwritten):
-                data = b"".join(text for _, _, text in waiting)
-                count = sum(lines for _, lines, _ in waiting)
-                await self._try_write(waiting[0][0], count, data)
-                del self._unwritten[: len(waiting)]
-                self._unwritten_bytes -= len(data)
+            await self._try_write(waiting[0][0], count, data)
         finally:
+            del self._unwritten[: len(waiting)]
+            self._unwritten_bytes -= len(data)
             self._writer = None
+            if self._unwritten:
+                self._write_later()
 
     async def _try_write(self, first: int, count: int, data: bytes) -> None:
         """Write; where the disk takes nothing, the build goes on without that part."""

@@ -128,15 +128,19 @@ class LogFiles:
     ) -> tuple[int, list[str]] | None:
         """Return the first lines there are at or after a line, and the number of it."""
         with self._lock:
-            for segment in self._segments:
+            for segment in tuple(self._segments):
                 if from_line < segment.next_line:
                     start = max(from_line, segment.first)
-                    return start, segment.read(start, max_lines, max_bytes)
+                    try:
+                        return start, segment.read(start, max_lines, max_bytes)
+                    except FileNotFoundError:
+                        # The log was deleted under its reader.
+                        self._segments.remove(segment)
         return None
 
     def close(self) -> None:
         """Close the file that is open for writing."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._close()
 
     def _close(self) -> None:

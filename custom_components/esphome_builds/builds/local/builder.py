@@ -210,8 +210,7 @@ class LocalBuilder:
 
     async def open_log(self, job_id: str) -> JobLog:
         """Return the log of a job; raise `UnknownJobError`."""
-        self._job(job_id)
-        return await self._logs.open(job_id)
+        return await self._logs.open(job_id, self._job(job_id).total_lines)
 
     def _all_jobs(self) -> Iterable[Job]:
         return self.jobs.values()
@@ -295,7 +294,7 @@ class LocalBuilder:
         exit_code: int | None = None
         try:
             redactor = await asyncio.to_thread(self._prepare, job_id, executable)
-            log = await self._logs.open(job_id)
+            log = await self._logs.open(job_id, self.jobs[job_id].total_lines)
             if self.jobs[job_id].attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
             # From here on a restart knows of this attempt.

@@ -27,13 +27,13 @@ class Logs:
         self._opening = asyncio.Lock()
         self._recent: deque[JobLog] = deque(maxlen=_RECENT)
 
-    async def open(self, job_id: str) -> JobLog:
-        """Return the log of a job, empty if nothing was ever written."""
+    async def open(self, job_id: str, total: int) -> JobLog:
+        """Return the log of a job that had so many lines, whatever is left of them."""
         async with self._opening:
             log = self._open.get(job_id)
             if log is None:
                 files = await asyncio.to_thread(LogFiles, self._folder / job_id)
-                self._open[job_id] = log = JobLog(files)
+                self._open[job_id] = log = JobLog(files, total)
                 self._recent.append(log)
         return log
 
