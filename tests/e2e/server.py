@@ -1,0 +1,229 @@
+"""A real Home Assistant in a process of its own, with this integration in it.
+
+What starts and stops it blocks, so that one server can outlive a test's event loop.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+import json
+from pathlib import Path
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Final
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+from aiohttp import ClientSession
+
+from tests.clients import Client, CommandError
+
+ROOT: Final = Path(__file__).parents[2]
+ESPHOME: Final = ROOT / ".local" / "esphome" / "bin" / "esphome"
+HASS: Final = Path(sys.executable).with_name("hass")
+
+_CLIENT_ID: Final = "http://127.0.0.1/"
+_PATIENCE: Final = 120.0
+_POLL_SECONDS: Final = 0.05
+_CONFIGURATION: Final = """\
+http:
+  server_host: 127.0.0.1
+  server_port: {port}
+logger:
+  default: warning
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A process, as the system shows it."""
+
+    pid: int
+    command: str
+
+
+class Server:
+    """Home Assistant on one folder, as often as it is started."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        """Lay the folder out; `extra` is added to the configuration."""
+        port = free_port()
+        self.folder = folder
+        self.config_dir = folder / "esphome"
+        self.url = f"http://127.0.0.1:{port}"
+        self.token = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self.config_dir.mkdir(parents=True)
+        (folder / "custom_components").mkdir()
+        (folder / "custom_components" / "esphome_builds").symlink_to(
+            ROOT / "custom_components" / "esphome_builds"
+        )
+        (folder / "configuration.yaml").write_text(
+            _CONFIGURATION.format(port=port) + extra
+        )
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Return everything that was logged since the first start."""
+        return (self.folder / "output.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start it and wait until it runs; the first time, make a user."""
+        with (self.folder / "output.log").open("ab") as log:
+            # What a server needs is installed beforehand; the rest does not matter.
+            self._process = subprocess.Popen(
+                [HASS, "--config", self.folder, "--skip-pip"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_for(self._answers, _PATIENCE)
+            if not self.token:
+                self.token = self._make_user()
+                asyncio.run(self._keep_port())
+            wait_for(self._runs, _PATIENCE)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Stop it as an operating system does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(_PATIENCE)
+
+    def kill(self) -> None:
+        """End it without a chance to do anything about it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def request(self, path: str, data: object = None) -> Any:  # noqa: ANN401 - JSON
+        """Get a path, or post data to it, as the administrator."""
+        return fetch(f"{self.url}{path}", data, self.token)
+
+    def add_builder(self, esphome: Path, config_dir: Path | None = None) -> str:
+        """Go through the config flow; return the id of the entry."""
+        path = "/api/config/config_entries/flow"
+        folder = str(config_dir or self.config_dir)
+        flow = self.request(path, {"handler": "esphome_builds"})
+        path = f"{path}/{flow['flow_id']}"
+        self.request(path, {"next_step_id": "local"})
+        flow = self.request(path, {"config_dir": folder, "esphome": str(esphome)})
+        assert flow["type"] == "create_entry", flow
+        entry_id: str = flow["result"]["entry_id"]
+        return entry_id
+
+    def state(self, entity_id: str) -> dict[str, Any]:
+        """Return the state of an entity."""
+        state: dict[str, Any] = self.request(f"/api/states/{entity_id}")
+        return state
+
+    async def connect(
+        self, session: ClientSession, *, coalesce: bool = False, compress: bool = False
+    ) -> Client:
+        """Return a new websocket connection of the administrator."""
+        return await Client.connect(
+            session, self.url, self.token, coalesce=coalesce, compress=compress
+        )
+
+    def _answers(self) -> bool:
+        """Return whether the port is open."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"Home Assistant ended at its start:\n{self.log}")
+        with suppress(OSError):
+            return bool(fetch(f"{self.url}/api/onboarding"))
+        return False
+
+    def _runs(self) -> bool:
+        """Return whether everything is set up."""
+        return bool(self.request("/api/config")["state"] == "RUNNING")
+
+    def _make_user(self) -> str:
+        """Go through as much of the onboarding as is needed; return a token."""
+        user = fetch(
+            f"{self.url}/api/onboarding/users",
+            {
+                "client_id": _CLIENT_ID,
+                "name": "Demo",
+                "username": "demo",
+                "password": "demo",
+                "language": "en",
+            },
+        )
+        grant = {
+            "client_id": _CLIENT_ID,
+            "grant_type": "authorization_code",
+            "code": user["auth_code"],
+        }
+        answer = fetch(f"{self.url}/auth/token", urlencode(grant).encode())
+        token: str = answer["access_token"]
+        return token
+
+    async def _keep_port(self) -> None:
+        """Say that the port works, or Home Assistant takes it back after minutes."""
+        async with ClientSession() as session:
+            client = await self.connect(session)
+            with suppress(CommandError):
+                await client.call("http/config/promote")
+            await client.close()
+
+
+def fetch(url: str, data: object = None, token: str = "") -> Any:  # noqa: ANN401 - JSON
+    """Get a resource, or post data to it."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if data is not None and not isinstance(data, bytes):
+        headers["Content-Type"] = "application/json"
+        data = json.dumps(data).encode()
+    request = Request(url, data, headers)
+    with urlopen(request, timeout=_PATIENCE) as answer:
+        content = answer.read()
+        is_json = answer.headers.get_content_type() == "application/json"
+        return json.loads(content) if is_json else content.decode()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def processes_of(job_id: str) -> list[Process]:
+    """Return the living processes of a job, whoever their parent is now."""
+    mark = f"ESPHOME_BUILDS_JOB={job_id}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state = (path / "stat").read_text().rpartition(")")[2].split()[0]
+            variables = (path / "environ").read_bytes().split(b"\0")
+            if state not in "ZX" and mark in variables:
+                command = (path / "cmdline").read_bytes().replace(b"\0", b" ")
+                found.append(
+                    Process(
+                        pid=int(path.name), command=command.decode(errors="replace")
+                    )
+                )
+    return found
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until a condition holds; blocking."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(_POLL_SECONDS)
