@@ -49,6 +49,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
         (b"10%\r20%\r", ["20%"]),
         (b"10%\r\r\r\n", ["10%"]),
         (b"a\r\rb\n", ["b"]),
+        (b"next\n10%\r\x1b[2K\r\n", ["next", ""]),
         (b"tab\there\n", ["tab\there"]),
         # Other things that Python takes for the end of a line are none.
         ("a\v\f\x1cb\u2028c\x85d\n".encode(), ["ab\u2028cd"]),

@@ -23,8 +23,8 @@ _CONTROLS: Final = bytes(set(range(0x20)) - set(b"\a\t\n\r\x1b")) + b"\x7f"
 _SEQUENCE: Final = re.compile(
     r"\x1b(?!\[[0-9;:]*m)"
     r"(?:\[[0-?]*[ -/]*[@-~]?"
-    r"|\][^\a\x1b\r\n]*(?:\a|\x1b\\)?"
-    r"|[PX^_][^\x1b\r\n]*(?:\x1b\\)?"
+    r"|\][^\a\x1b\n]*(?:\a|\x1b\\)?"
+    r"|[PX^_][^\x1b\n]*(?:\x1b\\)?"
     r"|[ -/]+[0-~]?"
     r"|[0-~])?"
 )
@@ -65,7 +65,7 @@ class LineSplitter:
 
         To be recognized, not to be shown: the cleaners did not see it.
         """
-        return _last_redraw(_text(self._held)) if self._redrawn else None
+        return _text(_last_redraw(self._held)) if self._redrawn else None
 
     def feed(self, data: bytes) -> list[str]:
         """Return the lines that are complete now."""
@@ -98,13 +98,13 @@ class LineSplitter:
 
     def _lines(self, data: bytes) -> list[str]:
         """Return whole lines, the first of which was held, as clean text."""
+        if b"\r" in data:
+            data = b"\n".join(map(_last_redraw, data.split(b"\n")))
         text = _text(data)
         # Last, so that what was removed cannot have stood in the middle of a secret.
         for cleaner in self._cleaners:
             text = cleaner(text)
         lines = text.split("\n")
-        if "\r" in text:
-            lines = [_last_redraw(line) for line in lines]
         # A character has at most four bytes.
         if self._dropped or max(map(len, lines)) > LINE_BYTES // 4:
             lines = [_cut(lines[0], self._dropped), *map(_cut, lines[1:])]
@@ -126,9 +126,9 @@ def _text(data: bytes) -> str:
     return text
 
 
-def _last_redraw(line: str) -> str:
+def _last_redraw(line: bytes) -> bytes:
     """Return what a terminal shows of a line with carriage returns in it."""
-    return line.rstrip("\r").rpartition("\r")[2]
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 def _cut(line: str, dropped: int = 0) -> str:
