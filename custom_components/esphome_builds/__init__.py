@@ -1,17 +1,27 @@
 """ESPHome Builds: run ESPHome firmware builds from Home Assistant."""
 
+from functools import partial
 import shutil
 
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+)
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP, Platform
-from homeassistant.core import Event, HomeAssistant
+from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
-from homeassistant.helpers.dispatcher import async_dispatcher_send
+from homeassistant.helpers.dispatcher import (
+    async_dispatcher_connect,
+    async_dispatcher_send,
+)
 from homeassistant.helpers.typing import ConfigType
 
 from .builds.builder import BuilderUnavailableError
 from .const import DOMAIN, SIGNAL_BUILDERS
 from .coordinator import BuildConfigEntry, BuildCoordinator
+from .entity import async_update_device
 from .http import async_register_views
 from .local import cache_dir, create_local_builder
 from .services import async_setup_services
@@ -31,6 +41,14 @@ async def async_setup(hass: HomeAssistant, _: ConfigType) -> bool:
     async_setup_services(hass)
     async_register_commands(hass)
     async_register_views(hass)
+
+    @callback
+    def _async_on_entry(_: ConfigEntryChange, entry: ConfigEntry) -> None:
+        if entry.domain == DOMAIN:
+            async_dispatcher_send(hass, SIGNAL_BUILDERS)
+
+    # An entry counts as loaded only some time after it was set up.
+    async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, _async_on_entry)
     return True
 
 
@@ -53,11 +71,12 @@ async def async_setup_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> boo
     entry.async_on_unload(
         hass.bus.async_listen_once(EVENT_HOMEASSISTANT_STOP, _async_on_stop)
     )
+    entry.async_on_unload(
+        coordinator.async_add_listener(partial(async_update_device, coordinator))
+    )
     entry.runtime_data = coordinator
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     coordinator.async_resume()
-    # The entry is loaded only after this returned.
-    entry.async_on_state_change(lambda: async_dispatcher_send(hass, SIGNAL_BUILDERS))
     return True
 
 

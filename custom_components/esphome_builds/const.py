@@ -7,8 +7,13 @@ DOMAIN: Final = "esphome_builds"
 LOGGER = logging.getLogger(__package__)
 
 ATTR_ADDRESS: Final = "address"
+ATTR_CAUSE: Final = "cause"
 ATTR_CONFIG_ENTRY_ID: Final = "config_entry_id"
 ATTR_CONFIGURATION: Final = "configuration"
+ATTR_DURATION: Final = "duration"
+ATTR_JOB_ID: Final = "job_id"
+ATTR_KIND: Final = "kind"
+ATTR_MESSAGE: Final = "message"
 ATTR_REPLACE: Final = "replace"
 ATTR_WAIT: Final = "wait"
 

@@ -1,6 +1,7 @@
 """The place where a builder's events meet Home Assistant."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from homeassistant.config_entries import ConfigEntry
@@ -62,7 +63,6 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             LOGGER,
             config_entry=entry,
             name=f"{DOMAIN} {entry.title}",
-            always_update=False,
         )
         self.builder = builder
         self._device_ids: dict[str, str] = {}
@@ -71,6 +71,8 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         self._refreshing = False
         self._step_listeners: list[Callable[[str, Job], None]] = []
         self._statuses: dict[str, JobStatus] = {}
+        self._stopped = False
+        self._waiting: set[asyncio.Event] = set()
 
     @property
     def configurations(self) -> Mapping[str, Configuration]:
@@ -102,6 +104,41 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         await self.builder.stop()
         while self._listening:
             self._listening.pop()()
+        self._stopped = True
+        for waiting in self._waiting:
+            waiting.set()
+
+    async def async_cancel(self, job_ids: Iterable[str]) -> list[Job]:
+        """End jobs and return them when all have ended; raise `BuildError`."""
+        # The newest first, so that nothing starts because what it waited for is gone.
+        newest_first = sorted(set(job_ids), reverse=True)
+        jobs = await asyncio.gather(*map(self.builder.cancel, newest_first))
+        return jobs[::-1]
+
+    async def async_wait(self, jobs: Iterable[Job]) -> list[Job]:
+        """Return the jobs when all have ended, or the builder was stopped."""
+        now = {job.job_id: self.builder.jobs.get(job.job_id, job) for job in jobs}
+        active = {job_id for job_id, job in now.items() if not job.status.ended}
+        done = asyncio.Event()
+
+        @callback
+        def _async_on_step(_: str, job: Job) -> None:
+            if job.job_id in now:
+                now[job.job_id] = job
+            if job.status.ended:
+                active.discard(job.job_id)
+            if not active:
+                done.set()
+
+        remove_listener = self.async_listen_to_steps(_async_on_step)
+        self._waiting.add(done)
+        try:
+            if active and not self._stopped:
+                await done.wait()
+        finally:
+            self._waiting.discard(done)
+            remove_listener()
+        return list(now.values())
 
     @callback
     def async_listen_to_steps(
@@ -152,9 +189,10 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
 
     @callback
     def _async_show(self) -> None:
-        """Let entities show what is now."""
+        """Let entities show what is now, if that is anything new."""
         self._refreshing = False
-        self.async_set_updated_data(self._build_data())
+        if (data := self._build_data()) != self.data:
+            self.async_set_updated_data(data)
 
     def _build_data(self) -> BuildData:
         return BuildData(

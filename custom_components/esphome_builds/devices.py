@@ -19,11 +19,17 @@ def async_device_ids(hass: HomeAssistant) -> dict[str, str]:
 
 @callback
 def async_device_name(hass: HomeAssistant, device_id: str) -> str | None:
-    """Return the ESPHome name of a device, or None if it is none of ESPHome's."""
-    for name, device in _async_devices(hass):
-        if device.id == device_id:
-            return name
-    return None
+    """Return the ESPHome name of a device, or None if it is none of ESPHome's.
+
+    A part of a device has the name of the device it belongs to.
+    """
+    if (device := dr.async_get(hass).async_get(device_id)) is None:
+        return None
+    entry = hass.config_entries.async_get_entry(device.config_entry_id)
+    if entry is None or entry.domain != _ESPHOME:
+        return None
+    name: str | None = entry.data.get(_CONF_DEVICE_NAME)
+    return name
 
 
 @callback

@@ -1,11 +1,17 @@
 """From a config entry to a local builder."""
 
+import os
 from pathlib import Path
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 
 from .builds.local.builder import DEFAULT_LIMITS, LocalBuilder, LocalSettings
+from .builds.local.environment import (
+    build_environment,
+    esphome_version,
+    find_esphome,
+)
 from .builds.local.process import Limits
 from .builds.models import JobKind
 from .const import (
@@ -27,20 +33,37 @@ def cache_dir(hass: HomeAssistant, entry_id: str) -> Path:
     return Path(hass.config.cache_path(DOMAIN)) / entry_id
 
 
+def local_settings(hass: HomeAssistant, entry: ConfigEntry) -> LocalSettings:
+    """Return what an entry and its options come to."""
+    return LocalSettings(
+        entry_id=entry.entry_id,
+        title=entry.title,
+        config_dir=Path(entry.data[CONF_CONFIG_DIR]),
+        esphome=entry.data[CONF_ESPHOME],
+        cache_dir=cache_dir(hass, entry.entry_id),
+        tools_dir=_tools_dir(hass),
+        compile_slots=entry.options.get(CONF_COMPILE_SLOTS),
+        limits=_limits(entry),
+    )
+
+
 def create_local_builder(hass: HomeAssistant, entry: ConfigEntry) -> LocalBuilder:
     """Return a builder with the entry's settings; nothing of it runs yet."""
-    return LocalBuilder(
-        LocalSettings(
-            entry_id=entry.entry_id,
-            title=entry.title,
-            config_dir=Path(entry.data[CONF_CONFIG_DIR]),
-            esphome=entry.data[CONF_ESPHOME],
-            cache_dir=cache_dir(hass, entry.entry_id),
-            tools_dir=Path(hass.config.cache_path(DOMAIN)) / "tools",
-            compile_slots=entry.options.get(CONF_COMPILE_SLOTS),
-            limits=_limits(entry),
-        )
+    return LocalBuilder(local_settings(hass, entry))
+
+
+async def async_test_esphome(hass: HomeAssistant, esphome: str) -> None:
+    """Raise `EsphomeMissingError` or `EsphomeFailedError` unless ESPHome answers."""
+    executable = await hass.async_add_executor_job(find_esphome, esphome)
+    tools_dir = _tools_dir(hass)
+    environment = build_environment(
+        os.environ, data_dir=tools_dir / "data", tools_dir=tools_dir
     )
+    await esphome_version(executable, environment)
+
+
+def _tools_dir(hass: HomeAssistant) -> Path:
+    return Path(hass.config.cache_path(DOMAIN)) / "tools"
 
 
 def _limits(entry: ConfigEntry) -> dict[JobKind, Limits]:

@@ -1,0 +1,39 @@
+"""What helps to find out why a builder does not work; it holds no secrets."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any, Final
+
+from homeassistant.components.diagnostics import async_redact_data
+from homeassistant.core import HomeAssistant
+
+from .coordinator import BuildConfigEntry
+from .local import local_settings
+
+_JOBS: Final = 50
+_TO_REDACT: Final = frozenset({"context_id", "user_id"})
+
+
+async def async_get_config_entry_diagnostics(
+    hass: HomeAssistant, entry: BuildConfigEntry
+) -> dict[str, Any]:
+    """Return the settings and the state of a builder, with its newest jobs."""
+    coordinator = entry.runtime_data
+    jobs = list(coordinator.builder.jobs.values())
+    settings = local_settings(hass, entry)
+    data = {
+        "entry": {"data": dict(entry.data), "options": dict(entry.options)},
+        "settings": {
+            "cache_dir": str(settings.cache_dir),
+            "tools_dir": str(settings.tools_dir),
+            "limits": {kind: asdict(limit) for kind, limit in settings.limits.items()},
+        },
+        "builder": coordinator.builder.info.as_dict(),
+        "configurations": [
+            configuration.as_dict()
+            for configuration in coordinator.configurations.values()
+        ],
+        "job_count": Counter(job.status for job in jobs),
+        "jobs": [job.as_dict() for job in jobs[-_JOBS:]],
+    }
+    return async_redact_data(data, _TO_REDACT)

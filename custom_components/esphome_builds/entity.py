@@ -1,0 +1,59 @@
+"""What the entities of a builder have in common."""
+
+from typing import override
+
+from homeassistant.core import callback
+from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
+from homeassistant.helpers.entity import EntityDescription
+from homeassistant.helpers.update_coordinator import CoordinatorEntity
+
+from .builds.models import BuilderState
+from .const import DOMAIN
+from .coordinator import BuildCoordinator
+
+
+class BuilderEntity(CoordinatorEntity[BuildCoordinator]):
+    """An entity of a builder."""
+
+    _attr_has_entity_name = True
+
+    def __init__(
+        self, coordinator: BuildCoordinator, description: EntityDescription
+    ) -> None:
+        """Belong to the builder's device."""
+        super().__init__(coordinator)
+        self.entity_description = description
+        entry_id = coordinator.config_entry.entry_id
+        self._attr_unique_id = f"{entry_id}_{description.key}"
+        self._attr_device_info = _device_info(coordinator)
+
+
+class BuilderStateEntity(BuilderEntity):
+    """An entity that knows nothing while the builder is unavailable."""
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Return whether the builder is there."""
+        state = self.coordinator.data.builder.state
+        return super().available and state is not BuilderState.UNAVAILABLE
+
+
+@callback
+def async_update_device(coordinator: BuildCoordinator) -> None:
+    """Show on a builder's device which ESPHome it runs, which is found out later."""
+    dr.async_get(coordinator.hass).async_get_or_create(
+        config_entry_id=coordinator.config_entry.entry_id, **_device_info(coordinator)
+    )
+
+
+def _device_info(coordinator: BuildCoordinator) -> DeviceInfo:
+    builder = coordinator.data.builder
+    return DeviceInfo(
+        entry_type=DeviceEntryType.SERVICE,
+        identifiers={(DOMAIN, builder.entry_id)},
+        manufacturer="ESPHome",
+        name=f"ESPHome Builds ({builder.title})",
+        sw_version=builder.esphome_version,
+    )

@@ -1,0 +1,202 @@
+"""The actions; `docs/actions.md` describes them for users."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Final
+
+import voluptuous as vol
+
+from homeassistant.const import ATTR_DEVICE_ID
+from homeassistant.core import (
+    HomeAssistant,
+    ServiceCall,
+    ServiceResponse,
+    SupportsResponse,
+    callback,
+)
+from homeassistant.exceptions import ServiceValidationError
+from homeassistant.helpers import config_validation as cv, device_registry as dr
+from homeassistant.helpers.service import (
+    async_get_config_entry,
+    async_register_admin_service,
+)
+
+from .builders import async_coordinator, async_job_coordinator, requester
+from .builds.builder import BuildRequest, UnknownConfigurationError
+from .builds.models import Job, RequestKind
+from .const import (
+    ATTR_ADDRESS,
+    ATTR_CONFIG_ENTRY_ID,
+    ATTR_CONFIGURATION,
+    ATTR_JOB_ID,
+    ATTR_REPLACE,
+    ATTR_WAIT,
+    DOMAIN,
+)
+from .coordinator import BuildConfigEntry, BuildCoordinator
+from .devices import async_device_name
+from .errors import translated_errors
+
+SERVICE_CANCEL: Final = "cancel"
+
+_NAMES: Final = vol.All(cv.ensure_list, [cv.string])
+_TARGET: Final[dict[vol.Marker, Any]] = {
+    vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string,
+    vol.Optional(ATTR_CONFIGURATION, default=list): _NAMES,
+    vol.Optional(ATTR_DEVICE_ID, default=list): _NAMES,
+}
+_CANCEL: Final = vol.Schema(
+    {**_TARGET, vol.Optional(ATTR_JOB_ID, default=list): _NAMES}
+)
+_SUBMIT: Final = vol.Schema(
+    {
+        **_TARGET,
+        vol.Optional(ATTR_REPLACE, default=False): cv.boolean,
+        vol.Optional(ATTR_WAIT, default=False): cv.boolean,
+    }
+)
+_SUBMIT_ADDRESSED: Final = _SUBMIT.extend({vol.Optional(ATTR_ADDRESS): cv.string})
+_SCHEMAS: Final = {
+    RequestKind.VALIDATE: _SUBMIT,
+    RequestKind.COMPILE: _SUBMIT,
+    RequestKind.UPLOAD: _SUBMIT_ADDRESSED,
+    RequestKind.INSTALL: _SUBMIT_ADDRESSED,
+    RequestKind.CLEAN: _SUBMIT,
+}
+
+
+@callback
+def async_setup_services(hass: HomeAssistant) -> None:
+    """Register all actions."""
+    for kind, schema in _SCHEMAS.items():
+        async_register_admin_service(
+            hass,
+            DOMAIN,
+            kind.value,
+            _async_submit,
+            schema,
+            SupportsResponse.OPTIONAL,
+        )
+    async_register_admin_service(
+        hass, DOMAIN, SERVICE_CANCEL, _async_cancel, _CANCEL, SupportsResponse.OPTIONAL
+    )
+
+
+async def _async_submit(call: ServiceCall) -> ServiceResponse:
+    """Make or find the jobs of a request, and wait for their end if that is wanted."""
+    with translated_errors():
+        coordinator = _async_coordinator(call)
+        submission = await coordinator.builder.submit(
+            BuildRequest(
+                kind=RequestKind(call.service),
+                configurations=_async_configurations(call, coordinator),
+                address=call.data.get(ATTR_ADDRESS),
+                replace=call.data[ATTR_REPLACE],
+                requested_by=requester(call.context),
+            )
+        )
+    jobs: Iterable[Job] = submission.jobs
+    if call.data[ATTR_WAIT]:
+        jobs = await coordinator.async_wait(jobs)
+    return _response(call, jobs)
+
+
+async def _async_cancel(call: ServiceCall) -> ServiceResponse:
+    """End jobs that are named, and all of configurations that are named."""
+    with translated_errors():
+        ends: defaultdict[BuildCoordinator, set[str]] = defaultdict(set)
+        for job_id in call.data[ATTR_JOB_ID]:
+            ends[async_job_coordinator(call.hass, job_id)].add(job_id)
+        if not ends or call.data[ATTR_CONFIGURATION] or call.data[ATTR_DEVICE_ID]:
+            coordinator = _async_coordinator(call)
+            names = _async_configurations(call, coordinator)
+            ends[coordinator] |= _active(coordinator, names)
+        ended = await asyncio.gather(
+            *(
+                coordinator.async_cancel(job_ids)
+                for coordinator, job_ids in ends.items()
+            )
+        )
+    return _response(call, (job for jobs in ended for job in jobs))
+
+
+@callback
+def _async_coordinator(call: ServiceCall) -> BuildCoordinator:
+    """Return the coordinator of the builder that is named, or of the only one."""
+    if (entry_id := call.data.get(ATTR_CONFIG_ENTRY_ID)) is None:
+        return async_coordinator(call.hass, None)
+    entry: BuildConfigEntry = async_get_config_entry(call.hass, DOMAIN, entry_id)
+    return entry.runtime_data
+
+
+@callback
+def _async_configurations(
+    call: ServiceCall, coordinator: BuildCoordinator
+) -> tuple[str, ...]:
+    """Return each configuration once that is named or belongs to a named device."""
+    names: list[str] = list(call.data[ATTR_CONFIGURATION])
+    if device_ids := call.data[ATTR_DEVICE_ID]:
+        candidates: defaultdict[str | None, list[str]] = defaultdict(list)
+        for configuration in coordinator.builder.configurations.values():
+            candidates[configuration.name].append(configuration.configuration)
+        for device_id in device_ids:
+            name = async_device_name(call.hass, device_id)
+            found = candidates[name] if name else []
+            names.append(_async_the_one(call.hass, coordinator, device_id, found))
+    if not names:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN, translation_key="nothing_named"
+        )
+    return tuple(dict.fromkeys(names))
+
+
+@callback
+def _async_the_one(
+    hass: HomeAssistant, coordinator: BuildCoordinator, device_id: str, found: list[str]
+) -> str:
+    """Return the only configuration that a device can have; never guess."""
+    if len(found) == 1:
+        return found[0]
+    device = dr.async_get(hass).async_get(device_id)
+    name = (device and (device.name_by_user or device.name)) or device_id
+    if found:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN,
+            translation_key="several_configurations",
+            translation_placeholders={
+                "device": name,
+                "configurations": ", ".join(found),
+            },
+        )
+    raise ServiceValidationError(
+        translation_domain=DOMAIN,
+        translation_key="no_configuration",
+        translation_placeholders={
+            "device": name,
+            "builder": coordinator.config_entry.title,
+        },
+    )
+
+
+def _active(coordinator: BuildCoordinator, names: Iterable[str]) -> set[str]:
+    """Return the jobs of configurations that have not ended.
+
+    A configuration that is gone can still have jobs. Raises
+    `UnknownConfigurationError`.
+    """
+    builder = coordinator.builder
+    jobs = builder.jobs.values()
+    known = {*builder.configurations, *(job.configuration for job in jobs)}
+    for name in names:
+        if name not in known:
+            raise UnknownConfigurationError(name)
+    return {
+        job.job_id
+        for job in jobs
+        if job.configuration in names and not job.status.ended
+    }
+
+
+def _response(call: ServiceCall, jobs: Iterable[Job]) -> ServiceResponse:
+    return {"jobs": [job.as_dict() for job in jobs]} if call.return_response else None
