@@ -151,9 +151,7 @@ def test_manifest_values() -> None:
     assert manifest["issue_tracker"] == f"{manifest['documentation']}/issues"
 
 
-async def test_home_assistant_finds_the_integration(
-    hass: HomeAssistant, enable_custom_integrations: None
-) -> None:
+async def test_home_assistant_finds_the_integration(hass: HomeAssistant) -> None:
     """Home Assistant itself accepts the manifest, its version included."""
     integration = await async_get_integration(hass, DOMAIN)
 

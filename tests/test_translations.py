@@ -148,9 +148,7 @@ def test_services_have_texts_and_icons() -> None:
         assert icons[name]["service"].startswith("mdi:")
 
 
-async def test_services_are_registered(
-    hass: HomeAssistant, enable_custom_integrations: None
-) -> None:
+async def test_services_are_registered(hass: HomeAssistant) -> None:
     """What is described can be called without any entry, and the other way round."""
     assert await async_setup_component(hass, DOMAIN, {})
 
