@@ -49,13 +49,24 @@ class Process:
 class Server:
     """Home Assistant on one folder, as often as it is started."""
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
-        """Lay the folder out; `extra` is added to the configuration."""
-        port = free_port()
+    def __init__(
+        self,
+        folder: Path,
+        extra: str = "",
+        *,
+        port: int | None = None,
+        install: bool = False,
+    ) -> None:
+        """Lay the folder out; `extra` is added to the configuration.
+
+        `install` lets Home Assistant install what its integrations need.
+        """
+        port = port or free_port()
         self.folder = folder
         self.config_dir = folder / "esphome"
         self.url = f"http://127.0.0.1:{port}"
         self.token = ""
+        self._options = () if install else ("--skip-pip",)
         self._process: subprocess.Popen[bytes] | None = None
         self.config_dir.mkdir(parents=True)
         (folder / "custom_components").mkdir()
@@ -80,9 +91,8 @@ class Server:
     def start(self) -> None:
         """Start it and wait until it runs; the first time, make a user."""
         with (self.folder / "output.log").open("ab") as log:
-            # What a server needs is installed beforehand; the rest does not matter.
             self._process = subprocess.Popen(
-                [HASS, "--config", self.folder, "--skip-pip"],
+                [HASS, "--config", self.folder, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
