@@ -166,7 +166,7 @@ def _async_the_one(
             translation_key="several_configurations",
             translation_placeholders={
                 "device": name,
-                "configurations": ", ".join(found),
+                "configurations": ", ".join(sorted(found)),
             },
         )
     raise ServiceValidationError(
