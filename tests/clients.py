@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final, Self
@@ -61,6 +61,11 @@ class Subscription:
         while events[-1]["type"] != event_type:
             events.append(await self.next())
         return events
+
+    async def until_output(self) -> None:
+        """Wait for the first lines of a job's output."""
+        while not (await self.next()).get("lines"):
+            pass
 
     async def until_job(self, job_id: str, *statuses: str) -> Message:
         """Return the job once an event shows it with one of the statuses."""
@@ -231,6 +236,13 @@ class Client:
             subscription.put(message)
         else:
             raise AssertionError(f"Nobody asked for {message}")
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nothing tells when it does
+            await asyncio.sleep(0.01)
 
 
 async def following(

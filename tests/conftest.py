@@ -16,6 +16,7 @@ from custom_components.esphome_builds.const import (
     DOMAIN,
 )
 from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
 
 from .clients import Client
 from .fakes import FAKE_VERSION, install_fake
@@ -100,6 +101,7 @@ async def connect(
             coalesce: bool = False,
             compress: bool = False,
         ) -> Client:
+            assert await async_setup_component(hass, DOMAIN, {})
             http = await hass_client_no_auth()
             socket = await http.ws_connect(
                 "/api/websocket", compress=15 if compress else 0, max_msg_size=0
@@ -113,6 +115,6 @@ async def connect(
 
 
 @pytest.fixture
-async def client(connect: Connect) -> Client:
-    """Return a websocket connection of an administrator."""
+async def client(builder: MockConfigEntry, connect: Connect) -> Client:
+    """Return a websocket connection of an administrator, with a builder there."""
     return await connect()
