@@ -329,11 +329,11 @@ class FullDisk(LogFiles):
 
     full = False
 
-    def write(self, first: int, count: int, data: bytes) -> None:
+    def write(self, first: int, data: bytes) -> None:
         """Write, or fail as a full disk does."""
         if self.full:
             raise OSError(28, "No space left on device")
-        super().write(first, count, data)
+        super().write(first, data)
 
 
 async def test_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -390,9 +390,9 @@ async def test_throttle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     go = asyncio.Event()
     write = log._try_write
 
-    async def _slow(first: int, count: int, data: bytes) -> None:
+    async def _slow(first: int, data: bytes) -> None:
         await go.wait()
-        await write(first, count, data)
+        await write(first, data)
 
     monkeypatch.setattr(log, "_try_write", _slow)
     log.append(["x" * 8000] * (UNWRITTEN_BYTES // 8001))
@@ -417,9 +417,9 @@ async def test_waiting_can_be_cancelled(
     go = asyncio.Event()
     write = log._try_write
 
-    async def _slow(first: int, count: int, data: bytes) -> None:
+    async def _slow(first: int, data: bytes) -> None:
         await go.wait()
-        await write(first, count, data)
+        await write(first, data)
 
     monkeypatch.setattr(log, "_try_write", _slow)
     log.append(numbered(0, 30_000, 100))

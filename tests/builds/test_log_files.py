@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -29,7 +30,7 @@ def text(first: int, count: int) -> bytes:
 def fill(files: LogFiles, first: int, size: int, step: int = _MIB) -> int:
     """Write lines until a log grew by so much; return the number of the next line."""
     for _ in range(size // step):
-        files.write(first, step // 64, text(first, step // 64))
+        files.write(first, text(first, step // 64))
         first += step // 64
     return first
 
@@ -70,8 +71,8 @@ def test_nothing_is_written_before_the_first_line(tmp_path: Path) -> None:
 def test_lines_by_number(tmp_path: Path) -> None:
     """Every line is found by its number, in pages of bounded lines and bytes."""
     files = LogFiles(tmp_path)
-    files.write(0, 3, b"one\ntwo\n\n")
-    files.write(3, 2, "four\nfünf\n".encode())
+    files.write(0, b"one\ntwo\n\n")
+    files.write(3, "four\nfünf\n".encode())
 
     assert files.next_line == 5
     assert files.read(0, 100, 1000) == (0, ["one", "two", "", "four", "fünf"])
@@ -100,6 +101,19 @@ def test_every_line_is_found(tmp_path: Path, step: int) -> None:
             *range(line, min(line + len(lines), end))
         ]
         assert lines
+    files.close()
+
+
+def test_finding_a_line_is_quick(tmp_path: Path) -> None:
+    """A page costs the same wherever it is, also where much was written at once."""
+    files = LogFiles(tmp_path)
+    count = 100_000
+    files.write(0, b"".join(b"line %d\n" % number for number in range(count)))
+    for again in (files, LogFiles(tmp_path)):
+        started = time.process_time()
+        for line in range(0, count, 100):
+            assert again.read(line, 1, 1000) == (line, [f"line {line}"])
+        assert time.process_time() - started < 2
     files.close()
 
 
@@ -170,7 +184,7 @@ def test_cap_after_a_restart(tmp_path: Path) -> None:
 def test_partial_line_of_a_crash(tmp_path: Path) -> None:
     """A last line that was cut off by a crash counts, and nothing is added to it."""
     files = LogFiles(tmp_path)
-    files.write(0, 2, b"one\ntwo\n")
+    files.write(0, b"one\ntwo\n")
     files.close()
     (segment,) = tmp_path.iterdir()
     with segment.open("ab") as file:
@@ -178,7 +192,7 @@ def test_partial_line_of_a_crash(tmp_path: Path) -> None:
 
     again = LogFiles(tmp_path)
     assert again.next_line == 3
-    again.write(3, 1, b"four\n")
+    again.write(3, b"four\n")
 
     assert again.read(0, 10, 100) == (0, ["one", "two", "thr"])
     assert again.read(3, 10, 100) == (3, ["four"])
@@ -194,7 +208,7 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
 
     files = LogFiles(tmp_path)
     assert files.next_line == 0
-    files.write(0, 1, b"one\n")
+    files.write(0, b"one\n")
     files.close()
 
     assert LogFiles(tmp_path).read(0, 10, 100) == (0, ["one"])
@@ -206,13 +220,13 @@ def test_full_disk_leaves_a_hole(tmp_path: Path, before: int) -> None:
     """A write that fails leaves no half line, and the next is numbered truly."""
     files = LogFiles(tmp_path)
     if before:
-        files.write(0, before, text(0, before))
+        files.write(0, text(0, before))
 
     with full_disk(before * 64 + 100), pytest.raises(OSError, match="File too large"):
-        files.write(before, 10, text(before, 10))
+        files.write(before, text(before, 10))
     assert on_disk(tmp_path) == before * 64
     assert files.next_line == before
-    files.write(before + 10, 2, text(before + 10, 2))
+    files.write(before + 10, text(before + 10, 2))
     files.close()
 
     for again in (files, LogFiles(tmp_path)):
@@ -230,11 +244,11 @@ def test_full_disk_leaves_a_hole(tmp_path: Path, before: int) -> None:
 def test_disk_that_stays_full(tmp_path: Path) -> None:
     """Failing again and again adds up to one hole."""
     files = LogFiles(tmp_path)
-    files.write(0, 1, text(0, 1))
+    files.write(0, text(0, 1))
     with full_disk(100):
         for first in range(1, 9, 2):
             with pytest.raises(OSError, match="File too large"):
-                files.write(first, 2, text(first, 2))
+                files.write(first, text(first, 2))
 
     assert list(files.gaps(9)) == [(1, 8)]
     assert on_disk(tmp_path) == 64
@@ -252,7 +266,7 @@ def test_log_is_deleted_under_its_reader(tmp_path: Path) -> None:
     assert files.read(0, 10, 1000) is None
     assert list(files.gaps(end)) == [(0, end - 1)]
     # If it still grew it goes on in a new folder.
-    files.write(end, 1, text(end, 1))
+    files.write(end, text(end, 1))
     assert files.read(0, 10, 1000) == (end, _lines(end, 1))
     files.close()
 
@@ -276,7 +290,7 @@ def test_deleted_in_part(tmp_path: Path) -> None:
 def test_closing_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job ends also where the system reports the loss of data only on closing."""
     files = LogFiles(tmp_path)
-    files.write(0, 1, b"one\n")
+    files.write(0, b"one\n")
 
     class _Bad:
         def __init__(self, file: FileIO | None) -> None:

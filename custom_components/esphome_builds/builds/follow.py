@@ -1,10 +1,11 @@
 """Following the output of one job: history, then live, then the end."""
 
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
-from .builder import Builder
+from .builder import Builder, UnknownJobError
 from .log import BATCH_BYTES, BATCH_LINES, JobLog
 from .models import (
     EndEvent,
@@ -31,13 +32,14 @@ async def follow(
     Starts at `from_line`, or 2,000 lines before the end of the log. While the consumer
     is behind, it is fed pages of the log at its own pace and nothing waits for it in
     memory. When it has caught up, events wait in a queue within `budget`; if it then
-    does not keep up, the last event is an `FollowOverflowEvent` that says where to resume.
+    does not keep up, the last event is an overflow that says where to resume.
 
     Raises `UnknownJobError`.
     """
     log = await builder.open_log(job_id)
     # Lines never change, so the job is all that has to be frozen here.
-    job = builder.jobs[job_id]
+    if (job := builder.jobs.get(job_id)) is None:
+        raise UnknownJobError(job_id)
     start = max(0, log.total - SNAPSHOT_LINES) if from_line is None else from_line
     start = min(start, log.total)
     page = await log.page(start, SNAPSHOT_LINES, SNAPSHOT_BYTES)
@@ -45,12 +47,14 @@ async def follow(
     lines = page.lines if page.from_line == start else ()
     yield FollowSnapshotEvent(job=job, from_line=start, lines=lines)
     reader = _Reader(builder, log, job, start + len(lines))
-    async for event in reader.catch_up():
-        yield event
-    with Stream[OutputEvent | JobEvent](budget) as stream:
-        # No await since the last look at the log: what comes next, comes here.
-        async for event in reader.go_live(stream):
+    async with aclosing(reader.catch_up()) as events:
+        async for event in events:
             yield event
+    with Stream[OutputEvent | JobEvent](budget) as stream:
+        # No turn of the loop since the last look at the log: what comes, comes here.
+        async with aclosing(reader.go_live(stream)) as events:
+            async for event in events:
+                yield event
 
 
 class _Reader:

@@ -62,7 +62,7 @@ class JobLog:
         self._open_bytes = 0
         self._open_timer: asyncio.TimerHandle | None = None
         self._next_batch = max(files.next_line, total)
-        self._unwritten: list[tuple[int, int, bytes]] = []
+        self._unwritten: list[tuple[int, bytes]] = []
         self._unwritten_bytes = 0
         self._write_timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -164,7 +164,7 @@ class JobLog:
         if self._memory_lines > MEMORY_LINES or self._memory_bytes > MEMORY_BYTES:
             self._trim()
         text = ("\n".join(batch.lines) + "\n").encode()
-        self._unwritten.append((batch.from_line, len(batch.lines), text))
+        self._unwritten.append((batch.from_line, text))
         self._unwritten_bytes += len(text)
         self._write_later()
 
@@ -215,10 +215,9 @@ class JobLog:
     async def _write(self) -> None:
         """Write what waits now; whoever waits for that need not wait for more."""
         waiting = tuple(self._unwritten)
-        data = b"".join(text for _, _, text in waiting)
-        count = sum(lines for _, lines, _ in waiting)
+        data = b"".join(text for _, text in waiting)
         try:
-            await self._try_write(waiting[0][0], count, data)
+            await self._try_write(waiting[0][0], data)
         finally:
             del self._unwritten[: len(waiting)]
             self._unwritten_bytes -= len(data)
@@ -226,10 +225,10 @@ class JobLog:
             if self._unwritten:
                 self._write_later()
 
-    async def _try_write(self, first: int, count: int, data: bytes) -> None:
+    async def _try_write(self, first: int, data: bytes) -> None:
         """Write; where the disk takes nothing, the build goes on without that part."""
         try:
-            await asyncio.to_thread(self._files.write, first, count, data)
+            await asyncio.to_thread(self._files.write, first, data)
         except OSError as err:
             if not self._disk_failed:
                 _LOGGER.warning("Cannot write the log %s: %s", self._files.folder, err)

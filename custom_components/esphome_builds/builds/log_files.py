@@ -37,22 +37,27 @@ class _Segment:
         """Return the number of the line after the last."""
         return self.first + self.count
 
-    def grow(self, count: int, size: int) -> None:
+    def grow(self, data: bytes) -> None:
         """Note that lines were written."""
-        if not self.marks or self.size - self.marks[-1][1] >= _MARK_BYTES:
-            self.marks.append((self.next_line, self.size))
-        self.count += count
-        self.size += size
+        start = 0
+        while start < len(data):
+            end = data.find(b"\n", start + _MARK_BYTES) + 1 or len(data)
+            if not self.marks or self.size - self.marks[-1][1] >= _MARK_BYTES:
+                self.marks.append((self.next_line, self.size))
+            self.count += data.count(b"\n", start, end)
+            self.size += end - start
+            start = end
 
     def scan(self) -> None:
         """Find out what a file of an earlier run holds."""
         with self.path.open("rb") as file:
             while block := file.read(_MARK_BYTES):
                 # A mark may stand only at the start of a line.
+                block += file.readline()
+                self.grow(block)
                 if not block.endswith(b"\n"):
-                    block += file.readline()
-                lines = block.count(b"\n") + (not block.endswith(b"\n"))
-                self.grow(lines, len(block))
+                    # A crash cut it off; nothing is added to this file.
+                    self.count += 1
 
     def read(self, from_line: int, max_lines: int, max_bytes: int) -> list[str]:
         """Return lines of this segment, at least one."""
@@ -108,7 +113,7 @@ class LogFiles:
         if end > expected:
             yield expected, end - 1
 
-    def write(self, first: int, count: int, data: bytes) -> None:
+    def write(self, first: int, data: bytes) -> None:
         """Append whole lines; leave nothing of them when that fails with `OSError`."""
         with self._lock:
             segment = self._writable(first)
@@ -121,7 +126,7 @@ class LogFiles:
             except OSError:
                 self._undo(segment)
                 raise
-            segment.grow(count, len(data))
+            segment.grow(data)
 
     def read(
         self, from_line: int, max_lines: int, max_bytes: int
