@@ -167,8 +167,14 @@ class JobQueue:
         """Remove and return the ended jobs that are more than the history holds.
 
         First those go that have 20 newer ones of their configuration, then the oldest.
+        One that another still waits for stays, or that would wait for ever.
         """
-        ended = [job for job in self._jobs.values() if job.status.ended]
+        needed = {job.depends_on for job in self.active}
+        ended = [
+            job
+            for job in self._jobs.values()
+            if job.status.ended and job.job_id not in needed
+        ]
         excess = len(ended) - HISTORY
         if excess <= 0:
             return []
