@@ -166,6 +166,14 @@ def _no_executable(config_dir: Path, esphome: Path) -> tuple[str, str]:
     return str(config_dir), f"{esphome}-none"
 
 
+def _no_executable_of_nobody(config_dir: Path, esphome: Path) -> tuple[str, str]:
+    return str(config_dir), "~nobody-has-this-name/esphome"
+
+
+def _no_executable_with_nul(config_dir: Path, esphome: Path) -> tuple[str, str]:
+    return str(config_dir), f"{esphome}\0"
+
+
 def _not_executable(config_dir: Path, esphome: Path) -> tuple[str, str]:
     esphome.chmod(0o644)
     return str(config_dir), str(esphome)
@@ -199,6 +207,8 @@ def _nothing(config_dir: Path, esphome: Path) -> tuple[str, str]:
         (_nobody, {CONF_CONFIG_DIR: "config_dir_missing"}),
         (_a_loop, {CONF_CONFIG_DIR: "config_dir_missing"}),
         (_no_executable, {CONF_ESPHOME: "esphome_missing"}),
+        (_no_executable_of_nobody, {CONF_ESPHOME: "esphome_missing"}),
+        (_no_executable_with_nul, {CONF_ESPHOME: "esphome_missing"}),
         (_not_executable, {CONF_ESPHOME: "esphome_missing"}),
         (_another_program, {CONF_ESPHOME: "esphome_failed"}),
         (_a_failure, {CONF_ESPHOME: "esphome_failed"}),

@@ -1,6 +1,7 @@
 """Which ESPHome a builder runs, and what of the environment its processes see."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 import os
 from pathlib import Path
 import re
@@ -82,7 +83,10 @@ def find_esphome(executable: str) -> Path:
 
     Raises `EsphomeMissingError`.
     """
-    found = shutil.which(Path(executable).expanduser() if executable else "esphome")
+    found = None
+    # There is no path for "~" and the name of an unknown user.
+    with suppress(RuntimeError):
+        found = shutil.which(Path(executable).expanduser() if executable else "esphome")
     if found is None:
         place = executable or "the search path"
         raise EsphomeMissingError(f"There is no ESPHome executable at {place}.")

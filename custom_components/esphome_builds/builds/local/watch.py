@@ -9,10 +9,14 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..builder import BuilderUnavailableError
 from ..models import BuilderState, Configuration
 from .configurations import ConfigurationFolder
-from .environment import esphome_version, find_esphome
+from .environment import (
+    EsphomeFailedError,
+    EsphomeMissingError,
+    esphome_version,
+    find_esphome,
+)
 
 if TYPE_CHECKING:
     from .builder import LocalSettings
@@ -116,14 +120,19 @@ class Watch:
 
         One that failed is asked again after a minute.
         """
-        now = asyncio.get_running_loop().time()
         try:
             found = await asyncio.to_thread(_identify, self._settings.esphome)
-            if found == self._asked and now < self._ask_again:
-                return self._version_problem
-            self._asked, self._ask_again = found, now + _RETRY_SECONDS
+        except EsphomeMissingError as err:
+            # It may come back as it was.
+            self._asked = None
+            return str(err)
+        now = asyncio.get_running_loop().time()
+        if found == self._asked and now < self._ask_again:
+            return self._version_problem
+        self._asked, self._ask_again = found, now + _RETRY_SECONDS
+        try:
             self.version = await esphome_version(found.path, self._environment)
-        except BuilderUnavailableError as err:
+        except EsphomeFailedError as err:
             self._version_problem = str(err)
         else:
             self.executable = found.path
@@ -142,7 +151,13 @@ class Watch:
 
 
 def _identify(executable: str) -> _Executable:
-    """Find ESPHome and what tells this one from another; blocking."""
+    """Find ESPHome and what tells this one from another; blocking.
+
+    Raises `EsphomeMissingError`.
+    """
     path = find_esphome(executable)
-    stat = path.stat()
+    try:
+        stat = path.stat()
+    except OSError as err:
+        raise EsphomeMissingError(f"There is no ESPHome executable at {path}.") from err
     return _Executable(path=path, changed=stat.st_mtime_ns, size=stat.st_size)

@@ -1,0 +1,183 @@
+"""What the sensors of a builder show."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.esphome_builds.builds.local import watch
+from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, EntityCategory
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import entity_registry as er
+
+from .fakes import FAKE_VERSION, write_configuration
+from .helpers import (
+    BUILDING,
+    BUILDS,
+    CANCEL_ALL,
+    DURATION,
+    LAST_BUILD,
+    QUEUED,
+    RUNNING,
+    STATUS,
+    VERSION,
+    async_act,
+    async_until_state,
+    shown,
+)
+
+pytestmark = pytest.mark.usefixtures("builder")
+
+
+async def test_what_is_shown_at_first(hass: HomeAssistant) -> None:
+    """A builder that has built nothing is idle and knows of no last build."""
+    assert shown(hass, STATUS).state == "idle"
+    assert shown(hass, QUEUED).state == "0"
+    assert shown(hass, RUNNING).state == "0"
+    assert shown(hass, LAST_BUILD).state == STATE_UNKNOWN
+    assert "cause" not in shown(hass, LAST_BUILD).attributes
+    assert shown(hass, DURATION).state == STATE_UNKNOWN
+    assert shown(hass, VERSION).state == FAKE_VERSION
+
+
+async def test_what_sensors_are(
+    hass: HomeAssistant, entity_registry: er.EntityRegistry
+) -> None:
+    """Sensors have what the frontend and statistics need."""
+    assert shown(hass, STATUS).attributes["options"] == [
+        *("idle", "validating", "compiling", "uploading", "unavailable")
+    ]
+    assert shown(hass, LAST_BUILD).attributes["options"] == [
+        *("completed", "failed", "cancelled", "interrupted")
+    ]
+    assert shown(hass, DURATION).attributes["device_class"] == "duration"
+    assert shown(hass, DURATION).attributes["unit_of_measurement"] == "s"
+    for entity_id in (QUEUED, RUNNING):
+        assert shown(hass, entity_id).attributes["state_class"] == "measurement"
+    version = entity_registry.async_get(VERSION)
+    assert version is not None
+    assert version.entity_category is EntityCategory.DIAGNOSTIC
+
+
+async def test_the_status_is_the_most_important_of_what_runs(
+    hass: HomeAssistant, config_dir: Path
+) -> None:
+    """Uploading comes before compiling, and that before validating."""
+    for name in ("attic", "cellar", "porch"):
+        write_configuration(config_dir, name, "sleep inf")
+
+    await async_act(hass, "validate", "attic.yaml")
+    await async_until_state(hass, STATUS, "validating")
+    await async_act(hass, "upload", "porch.yaml")
+    await async_until_state(hass, STATUS, "uploading")
+    await async_act(hass, "compile", "cellar.yaml")
+    await async_until_state(hass, RUNNING, "3")
+    assert shown(hass, STATUS).state == "uploading"
+
+    await async_act(hass, "cancel", "porch.yaml")
+    await async_until_state(hass, STATUS, "compiling")
+    await async_act(hass, "cancel", "cellar.yaml")
+    await async_until_state(hass, STATUS, "validating")
+    await async_act(hass, "cancel", "attic.yaml")
+    await async_until_state(hass, STATUS, "idle")
+
+
+async def test_cleaning_counts_as_compiling(
+    hass: HomeAssistant, config_dir: Path
+) -> None:
+    """There is no word of its own for what takes a second."""
+    write_configuration(config_dir, "porch", "sleep inf")
+
+    await async_act(hass, "clean", "porch.yaml")
+
+    await async_until_state(hass, STATUS, "compiling")
+
+
+async def test_jobs_are_counted(hass: HomeAssistant, config_dir: Path) -> None:
+    """What waits and what runs is counted apart."""
+    write_configuration(config_dir, "porch", "sleep inf")
+
+    await async_act(hass, "install", "porch.yaml")
+    await async_act(hass, "validate", "porch.yaml")
+
+    await async_until_state(hass, QUEUED, "2")
+    assert shown(hass, RUNNING).state == "1"
+    await async_act(hass, "cancel", "porch.yaml")
+    await async_until_state(hass, QUEUED, "0")
+    assert shown(hass, RUNNING).state == "0"
+
+
+async def test_the_last_build(hass: HomeAssistant, config_dir: Path) -> None:
+    """The job that ended last is shown, whatever its end was."""
+    write_configuration(config_dir, "porch", "sleep 0.2", "exit 1")
+
+    (job,) = await async_act(hass, "compile", "kettle.yaml", wait=True)
+    state = await async_until_state(hass, LAST_BUILD, "completed")
+    expected = {"job_id": job["job_id"], "configuration": "kettle.yaml"}
+    expected |= {"kind": "compile", "cause": None}
+    assert state.attributes.items() >= expected.items()
+    # A job has an attribute of its own that would fill the database.
+    assert state.state_info is not None
+    assert "job_id" in state.state_info["unrecorded_attributes"]
+
+    (job,) = await async_act(hass, "validate", "porch.yaml", wait=True)
+    state = await async_until_state(hass, LAST_BUILD, "failed")
+    expected = {"job_id": job["job_id"], "configuration": "porch.yaml"}
+    expected |= {"kind": "validate", "cause": job["cause"]}
+    assert job["cause"] is not None
+    assert state.attributes.items() >= expected.items()
+    assert 0.2 <= float(shown(hass, DURATION).state) < 20
+
+
+async def test_a_job_that_never_ran_has_no_duration(
+    hass: HomeAssistant, config_dir: Path
+) -> None:
+    """Unknown is not zero."""
+    write_configuration(config_dir, "porch", "sleep inf")
+    _, waiting = await async_act(hass, "install", "porch.yaml")
+
+    await async_act(hass, "cancel", job_id=waiting["job_id"])
+
+    await async_until_state(hass, LAST_BUILD, "cancelled")
+    assert shown(hass, DURATION).state == STATE_UNKNOWN
+
+
+async def test_progress_is_no_news(hass: HomeAssistant, config_dir: Path) -> None:
+    """No entity is written while nothing that it shows has changed."""
+    write_configuration(config_dir, "porch", "redraws 60")
+    await async_act(hass, "upload", "porch.yaml")
+    await async_until_state(hass, STATUS, "uploading")
+    before = shown(hass, VERSION).last_reported
+
+    await asyncio.sleep(0.7)
+
+    assert shown(hass, STATUS).state == "uploading"
+    assert shown(hass, VERSION).last_reported == before
+    await async_act(hass, "cancel", "porch.yaml")
+    await async_until_state(hass, STATUS, "idle")
+    assert shown(hass, VERSION).last_reported > before
+
+
+async def test_a_builder_comes_and_goes(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    esphome: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without its ESPHome a builder is unavailable, which only the status tells."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    away = esphome.rename(esphome.with_name("away"))
+    # The end of a job is a reason to look.
+    await async_act(hass, "validate", "kettle.yaml")
+
+    await async_until_state(hass, STATUS, STATE_UNAVAILABLE)
+    assert "options" in shown(hass, STATUS).attributes
+    for entity_id in (BUILDING, DURATION, LAST_BUILD, QUEUED, RUNNING, VERSION):
+        assert shown(hass, entity_id).state == STATE_UNAVAILABLE
+    for entity_id in (BUILDS, CANCEL_ALL):
+        assert shown(hass, entity_id).state != STATE_UNAVAILABLE
+
+    away.rename(esphome)
+    await async_until_state(hass, STATUS, "idle")
+    assert shown(hass, VERSION).state == FAKE_VERSION
