@@ -174,6 +174,20 @@ async def test_unload_and_load(hass: HomeAssistant, builder: MockConfigEntry) ->
     assert shown(hass, LAST_BUILD).attributes["job_id"] == job["job_id"]
 
 
+async def test_unload_leaves_no_listener(
+    hass: HomeAssistant, builder: MockConfigEntry
+) -> None:
+    """However often a builder is loaded, no more is left than after the first time."""
+    await hass.config_entries.async_unload(builder.entry_id)
+    before = hass.bus.async_listeners()
+
+    await hass.config_entries.async_setup(builder.entry_id)
+    await async_act(hass, "validate", "kettle.yaml", wait=True)
+    await hass.config_entries.async_unload(builder.entry_id)
+
+    assert hass.bus.async_listeners() == before
+
+
 async def test_unload_interrupts(
     hass: HomeAssistant, builder: MockConfigEntry, running: list[Job], steps: Steps
 ) -> None:

@@ -1,0 +1,66 @@
+"""What the button of a builder does."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from custom_components.esphome_builds.builds.builder import BuilderUnavailableError
+from custom_components.esphome_builds.builds.local.builder import LocalBuilder
+from homeassistant.const import STATE_UNKNOWN
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
+
+from .fakes import write_configuration
+from .helpers import CANCEL_ALL, Steps, async_act, processes_of, shown
+
+pytestmark = pytest.mark.usefixtures("builder")
+
+
+async def _async_press(hass: HomeAssistant) -> None:
+    """Press the button, and wait for what it does."""
+    await hass.services.async_call(
+        "button", "press", {"entity_id": CANCEL_ALL}, blocking=True
+    )
+
+
+async def test_all_jobs_are_ended(hass: HomeAssistant, config_dir: Path) -> None:
+    """What runs and what waits is over when the button is done; nothing else began."""
+    steps = Steps(hass)
+    for name in ("attic", "porch"):
+        write_configuration(config_dir, name, "sleep inf")
+    jobs = await async_act(hass, "install", "attic.yaml", "porch.yaml")
+    jobs += await async_act(hass, "validate", "attic.yaml")
+
+    await _async_press(hass)
+
+    assert [steps.of(job) for job in jobs] == [
+        ["queued", "started", "cancelled"],
+        *[["queued", "cancelled"]] * 4,
+    ]
+    assert processes_of(*jobs) == set()
+
+
+async def test_it_can_be_pressed_any_time(hass: HomeAssistant) -> None:
+    """With nothing to end there is nothing to do."""
+    await async_act(hass, "validate", "kettle.yaml", wait=True)
+    assert shown(hass, CANCEL_ALL).state == STATE_UNKNOWN
+
+    await _async_press(hass)
+
+    assert shown(hass, CANCEL_ALL).state != STATE_UNKNOWN
+
+
+async def test_it_says_why_it_failed(hass: HomeAssistant, config_dir: Path) -> None:
+    """A builder that cannot be reached is an error that has a text."""
+    await async_act(
+        hass, "validate", write_configuration(config_dir, "porch", "sleep inf")
+    )
+
+    with (
+        patch.object(
+            LocalBuilder, "cancel", side_effect=BuilderUnavailableError("No.")
+        ),
+        pytest.raises(HomeAssistantError, match=r"The builder is not available\. No\."),
+    ):
+        await _async_press(hass)

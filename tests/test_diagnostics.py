@@ -1,0 +1,145 @@
+"""What the diagnostics of a builder tell, and what they keep to themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
+from pytest_homeassistant_custom_component.components.diagnostics import (
+    get_diagnostics_for_config_entry,
+)
+from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
+
+from custom_components.esphome_builds.const import CONF_COMPILE_LIMIT, DOMAIN
+from homeassistant.core import Context, HomeAssistant
+from homeassistant.setup import async_setup_component
+
+from .fakes import FAKE_VERSION, write_configuration
+from .helpers import async_act
+
+REDACTED = "**REDACTED**"
+SECRETS = {"wifi_password": "correct-horse-battery", "api_key": "YXBpIGtleSBhcGkga2V5"}
+
+
+@pytest.fixture(autouse=True)
+async def diagnostics(hass: HomeAssistant) -> None:
+    """Set up what the diagnostics of an entry are downloaded from."""
+    assert await async_setup_component(hass, "diagnostics", {})
+
+
+async def _async_told(
+    hass: HomeAssistant, hass_client: ClientSessionGenerator, entry: MockConfigEntry
+) -> dict[str, Any]:
+    """Download the diagnostics."""
+    told = await get_diagnostics_for_config_entry(hass, hass_client, entry)
+    assert isinstance(told, dict)
+    return told
+
+
+async def test_what_is_told(
+    hass: HomeAssistant,
+    entry: MockConfigEntry,
+    config_dir: Path,
+    hass_client: ClientSessionGenerator,
+) -> None:
+    """Settings, state and jobs are there, so that nobody has to ask for them."""
+    hass.config_entries.async_update_entry(entry, options={CONF_COMPILE_LIMIT: 7})
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    write_configuration(config_dir, "porch", "exit 1")
+    jobs = await async_act(hass, "compile", "kettle.yaml", "porch.yaml", wait=True)
+
+    told = await _async_told(hass, hass_client, entry)
+
+    assert told["entry"] == {
+        "data": {
+            "kind": "local",
+            "config_dir": str(config_dir),
+            "esphome": entry.data["esphome"],
+        },
+        "options": {"compile_limit": 7},
+    }
+    cache = hass.config.cache_path(DOMAIN)
+    assert told["settings"] == {
+        "cache_dir": f"{cache}/{entry.entry_id}",
+        "tools_dir": f"{cache}/tools",
+        "limits": {
+            "validate": {"total": 600, "idle": None},
+            "compile": {"total": 420, "idle": 2700},
+            "upload": {"total": 1800, "idle": 600},
+            "clean": {"total": 600, "idle": None},
+        },
+    }
+    assert told["builder"] == {
+        "entry_id": entry.entry_id,
+        "kind": "local",
+        "title": "esphome",
+        "state": "ready",
+        "esphome_version": FAKE_VERSION,
+        "running": 0,
+        "queued": 0,
+        "message": None,
+    }
+    assert [one["configuration"] for one in told["configurations"]] == [
+        *("greenhouse.yaml", "kettle.yaml", "night-light.yaml"),
+        *("weather-station.yaml", "porch.yaml"),
+    ]
+    assert told["job_count"] == {"completed": 1, "failed": 1}
+    assert [job["job_id"] for job in told["jobs"]] == [job["job_id"] for job in jobs]
+
+
+async def test_the_newest_jobs_are_told(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    hass_client: ClientSessionGenerator,
+) -> None:
+    """Of a long history there is the end."""
+    names = [
+        write_configuration(config_dir, f"room{n}", "sleep inf") for n in range(51)
+    ]
+    jobs = await async_act(hass, "compile", *names)
+    await async_act(hass, "cancel", *names)
+
+    told = await _async_told(hass, hass_client, builder)
+
+    assert [job["job_id"] for job in told["jobs"]] == [job["job_id"] for job in jobs][
+        1:
+    ]
+    assert told["job_count"] == {"cancelled": 51}
+
+
+async def test_no_secret_is_told(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    hass_admin_user: MockUser,
+    hass_client: ClientSessionGenerator,
+) -> None:
+    """Neither what a build printed, nor a broken file, nor who asked is told."""
+    lines = [f"{name}: {value}" for name, value in SECRETS.items()]
+    (config_dir / "secrets.yaml").write_text("\n".join(lines))
+    write_configuration(
+        config_dir,
+        "porch",
+        *(f"print ERROR Invalid value {value}" for value in SECRETS.values()),
+        "exit 2",
+    )
+    (config_dir / "broken.yaml").write_text(
+        f"esphome:\n  name: x\nwifi:\n  password: {SECRETS['wifi_password']}: [\n"
+    )
+    context = Context(user_id=hass_admin_user.id)
+    jobs = await async_act(hass, "compile", "porch.yaml", context=context, wait=True)
+    assert [job["status"] for job in jobs] == ["failed"]
+
+    told = await _async_told(hass, hass_client, builder)
+
+    (job,) = told["jobs"]
+    assert job["requested_by"] == {"user_id": REDACTED, "context_id": REDACTED}
+    (broken,) = (
+        one for one in told["configurations"] if one["configuration"] == "broken.yaml"
+    )
+    assert broken["error"] is not None
+    text = orjson.dumps(told).decode()
+    for hidden in (*SECRETS.values(), hass_admin_user.id, context.id):
+        assert hidden not in text
