@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import logging
 import os
 from pathlib import Path
-from typing import Any, Final
+import re
+from typing import Any, Final, get_type_hints
 
 import orjson
 
@@ -15,6 +16,8 @@ from ..models import Cause, Job, JobKind, JobStatus, Phase, Requester
 
 _LOGGER = logging.getLogger(__name__)
 
+_FIELDS: Final = get_type_hints(Job)
+_JOB_ID: Final = re.compile(r"[0-9a-f]{22}")
 _SET_ASIDE: Final = 3
 _VERSION: Final = 1
 
@@ -33,8 +36,9 @@ def load_jobs(path: Path) -> list[Job]:
         stored = orjson.loads(data)
         if stored["version"] != _VERSION:
             raise ValueError(f"unknown version {stored['version']}")  # noqa: TRY301
-        return sorted(map(_job, stored["jobs"]), key=lambda job: job.job_id)
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        jobs = {job.job_id: job for job in map(_job, stored["jobs"])}
+        return [jobs[job_id] for job_id in sorted(jobs)]
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         aside = _set_aside(path)
         _LOGGER.error(
             "The list of jobs %s is damaged (%s); it was set aside as %s",
@@ -59,7 +63,7 @@ def _time(value: str | None) -> datetime | None:
 
 
 def _job(stored: dict[str, Any]) -> Job:
-    """Return a stored job; raise `TypeError`, `KeyError` or `ValueError`."""
+    """Return a stored job; raise an error of the ones that `load_jobs` expects."""
     fields = dict(stored)
     requester = fields["requested_by"]
     fields |= {
@@ -72,8 +76,14 @@ def _job(stored: dict[str, Any]) -> Job:
         "cause": None if fields["cause"] is None else Cause(fields["cause"]),
         "requested_by": None if requester is None else Requester(**requester),
     }
-    int(fields["job_id"], 16)
-    return Job(**fields)
+    job = Job(**fields)
+    for name, kind in _FIELDS.items():
+        if not isinstance(value := getattr(job, name), kind):
+            raise TypeError(f"a job whose {name} is {value!r}")
+    if _JOB_ID.fullmatch(job.job_id) is None:
+        # It names a folder.
+        raise ValueError(f"a job with the id {job.job_id!r}")
+    return job
 
 
 class JobStore:
