@@ -4,12 +4,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from pytest_homeassistant_custom_component.common import MockUser
 
 from custom_components.esphome_builds.builds.builder import BuilderUnavailableError
 from custom_components.esphome_builds.builds.local.builder import LocalBuilder
 from homeassistant.const import STATE_UNKNOWN
-from homeassistant.core import HomeAssistant
-from homeassistant.exceptions import HomeAssistantError
+from homeassistant.core import Context, HomeAssistant
+from homeassistant.exceptions import HomeAssistantError, Unauthorized
 
 from .fakes import write_configuration
 from .helpers import CANCEL_ALL, Steps, async_act, processes_of, shown
@@ -64,3 +65,23 @@ async def test_it_says_why_it_failed(hass: HomeAssistant, config_dir: Path) -> N
         pytest.raises(HomeAssistantError, match=r"The builder is not available\. No\."),
     ):
         await _async_press(hass)
+
+
+async def test_only_administrators_press_it(
+    hass: HomeAssistant, hass_read_only_user: MockUser, config_dir: Path
+) -> None:
+    """A user who may control entities may still not end builds."""
+    hass_read_only_user.mock_policy({"entities": True})
+    name = write_configuration(config_dir, "porch", "sleep inf")
+    (job,) = await async_act(hass, "validate", name)
+
+    with pytest.raises(Unauthorized):
+        await hass.services.async_call(
+            "button",
+            "press",
+            {"entity_id": CANCEL_ALL},
+            blocking=True,
+            context=Context(user_id=hass_read_only_user.id),
+        )
+
+    assert processes_of(job)

@@ -10,7 +10,7 @@ from ..log import JobLog
 from ..models import Cause, Job, JobKind, JobStatus, Phase
 from ..progress import Progress
 from .process import Command, Ending, Limits, Process
-from .secrets import Redactor, remove_concealed
+from .secrets import Concealment, Redactor
 
 REPORT_SECONDS: Final = 0.25
 """Between two reports of the progress of one job."""
@@ -85,7 +85,7 @@ class JobRun:
         """
         if self._cause is not None:
             return stopped(self._cause), None
-        splitter = LineSplitter(remove_concealed, redactor.clean)
+        splitter = LineSplitter(Concealment().remove, redactor.clean)
 
         async def _on_output(data: bytes) -> None:
             self._take(log, splitter.feed(data), splitter.redraw)
