@@ -12,6 +12,7 @@ its arguments, separated by tabs, as a line to `<executable>.calls`.
 
 Output:
     print TEXT          a line
+    complain TEXT       a line to the standard error
     write LITERAL       the bytes or text of a Python literal, with no end of line
     lines N             N lines "line 0", "line 1", …
     flood BYTES         lines as a compiler prints them, as fast as the reader reads
@@ -61,6 +62,10 @@ def _write(data: bytes) -> None:
 
 def _print(text: str) -> None:
     _write(f"{text}\n".encode())
+
+
+def _complain(text: str) -> None:
+    os.write(2, f"{text}\n".encode())
 
 
 def _write_literal(literal: str) -> None:
@@ -205,6 +210,7 @@ def _spawn(words: str = "") -> None:
 _VERBS: dict[str, Callable[..., None]] = {
     "close": _close,
     "compile": _compile,
+    "complain": _complain,
     "concealed": _concealed,
     "environment": _environment,
     "exit": lambda code: os._exit(int(code)),

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+import time
 from typing import Final
 
 _LOGGER = logging.getLogger(__name__)
@@ -110,8 +111,8 @@ class Process:
             finally:
                 # Not a part of this task: it must be done even if this is cancelled.
                 ended = asyncio.create_task(end_all(process, self._command.token))
-                await asyncio.shield(ended)
-        return ending, await process.wait()
+                by_itself = await asyncio.shield(ended)
+        return Ending.EXITED if by_itself else ending, await process.wait()
 
     async def _read(
         self,
@@ -142,8 +143,7 @@ class Process:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            if process.returncode is None:
-                return min(self._ends_at, key=self._ends_at.__getitem__)
+            return min(self._ends_at, key=self._ends_at.__getitem__)
         finally:
             self._deadline = None
             exit_watch.cancel()
@@ -185,50 +185,71 @@ def _sacrifice(pid: int) -> None:
         (_PROC / str(pid) / "oom_score_adj").write_text(str(_OOM_SCORE))
 
 
-async def end_all(process: asyncio.subprocess.Process, token: str) -> None:
-    """End a process and all that came of it: ask, wait for the grace, kill, look."""
+async def end_all(process: asyncio.subprocess.Process, token: str) -> bool:
+    """End a process and all that came of it: ask, wait for the grace, kill, look.
+
+    Return whether the process had ended by itself before it was asked.
+    """
     loop = asyncio.get_running_loop()
     asked = False
+    by_itself = True
     started = loop.time()
     while left := await _left(process, token):
         elapsed = loop.time() - started
         if not asked:
-            _signal(process.pid, left, signal.SIGTERM)
+            by_itself = _has_ended(process.pid)
+            _signal(left, signal.SIGTERM)
             asked = True
         elif elapsed > GRACE_SECONDS + _KILL_SECONDS:
             _LOGGER.error("Processes %s of a build cannot be killed", sorted(left))
-            return
+            break
         elif elapsed > GRACE_SECONDS:
-            _signal(process.pid, left, signal.SIGKILL)
+            _signal(left, signal.SIGKILL)
         await asyncio.sleep(_POLL_SECONDS)
+    return by_itself
+
+
+def _has_ended(pid: int) -> bool:
+    """Return whether a child has ended, which the event loop may not know yet."""
+    try:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, pid, options) is not None
+    except ChildProcessError:
+        return True
 
 
 def end_leftovers(tokens: Collection[str]) -> None:
     """Kill what an earlier run of Home Assistant left when it was killed; blocking."""
-    for pid in _scan(None, tokens):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+    if not tokens:
+        return
+    until = time.monotonic() + _KILL_SECONDS
+    while (left := _scan(None, tokens)) and time.monotonic() < until:
+        _signal(left, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
 
 
 async def _left(process: asyncio.subprocess.Process, token: str) -> set[int]:
-    """Return the living processes that came of one."""
+    """Return what lives of a process: its group, and those who left it.
+
+    As `os.kill` has it, a negative number is a group.
+    """
     if _PROC.joinpath("self").exists():
         return await asyncio.to_thread(_scan, process.pid, (token,))
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError, PermissionError:
         return set()
-    return {process.pid}
+    return {-process.pid}
 
 
 def _scan(group: int | None, tokens: Collection[str]) -> set[int]:
-    """Return the living processes of a group or with one of the tokens; blocking.
+    """Return a group, if any of it lives, and processes with a token; blocking.
 
     A group that is 0 is one that this process cannot see, so that is no group to ask
     for: in a container, Home Assistant itself may be in it.
     """
-    marks = [f"{TOKEN_VARIABLE}={token}".encode() for token in tokens]
-    found = set()
+    marks = {f"{TOKEN_VARIABLE}={token}".encode() for token in tokens}
+    found: set[int] = set()
     for path in _PROC.iterdir():
         if not path.name.isdecimal():
             continue
@@ -239,9 +260,9 @@ def _scan(group: int | None, tokens: Collection[str]) -> set[int]:
             )
             if state in b"ZX":
                 continue
-            if int(its_group) == group or not set(marks).isdisjoint(
-                (path / "environ").read_bytes().split(b"\0")
-            ):
+            if int(its_group) == group:
+                found.add(-group)
+            elif not marks.isdisjoint((path / "environ").read_bytes().split(b"\0")):
                 found.add(int(path.name))
         except OSError, ValueError:
             # It ended meanwhile, or is none of ours.
@@ -249,11 +270,8 @@ def _scan(group: int | None, tokens: Collection[str]) -> set[int]:
     return found
 
 
-def _signal(group: int, pids: Collection[int], number: signal.Signals) -> None:
-    """Send a signal to a group that has members, and to those who left it."""
-    for pid in pids:
+def _signal(targets: Collection[int], number: signal.Signals) -> None:
+    """Send a signal to processes and groups, some of which may be gone."""
+    for target in targets:
         with suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(pid) == group:
-                os.killpg(group, number)
-            else:
-                os.kill(pid, number)
+            os.kill(target, number)
