@@ -1,9 +1,9 @@
 """Sending streams over websocket connections without harming the connection.
 
 Home Assistant queues what is sent, without back-pressure, and cuts the whole connection
-when 4,096 messages wait. So a stream sends only while the client reads (its transport's
-buffer is nearly empty) and all streams of a connection together only as fast as Home
-Assistant can compress and write; what has to wait, waits in the stream's bounded queue.
+when 4,096 messages wait. So the streams of a connection send one after another, only
+while the client reads (its transport's buffer is nearly empty) and only as fast as Home
+Assistant can compress and write. What has to wait, waits in the stream's bounded queue.
 """
 
 import asyncio
@@ -52,28 +52,47 @@ class _Connection:
     transport: asyncio.WriteTransport | None
     budget: Budget = field(default_factory=Budget)
     streams: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     free_at: float = 0.0
 
-    async def async_wait(self) -> None:
-        """Wait until the client reads and what was sent before is on its way."""
-        loop = asyncio.get_running_loop()
-        # Home Assistant writes what was just sent in one of the next turns of the loop.
-        await asyncio.sleep(max(0.0, self.free_at - loop.time() - _BURST_SECONDS))
-        while self.transport is not None and not self.transport.is_closing():
-            if self.transport.get_write_buffer_size() <= _BUFFER_BYTES:
-                return
-            await asyncio.sleep(_POLL_SECONDS)
+    async def async_send(
+        self, connection: ActiveConnection, msg_id: int, payload: bytes
+    ) -> None:
+        """Send when the client reads, then wait until that is on its way."""
+        async with self.turn:
+            while not self._reads:  # noqa: ASYNC110 - nothing tells when it does
+                await asyncio.sleep(_POLL_SECONDS)
+            connection.send_message(construct_event_message(msg_id, payload))
+            pause = self._spend(len(payload))
+            # Home Assistant compresses in the executor, message by message. A turn of
+            # our own there takes as long on a host that is slow or has much to do.
+            await asyncio.to_thread(_pass)
+            await asyncio.sleep(pause)
 
-    def sent(self, size: int) -> None:
-        """Note that a message was handed to Home Assistant."""
+    def _spend(self, size: int) -> float:
+        """Note that a message was sent; return the seconds before the next one."""
         now = asyncio.get_running_loop().time()
         cost = (size + _MESSAGE_BYTES) / _BYTES_PER_SECOND
         self.free_at = max(self.free_at, now) + cost
+        return max(0.0, self.free_at - now - _BURST_SECONDS)
+
+    @property
+    def _reads(self) -> bool:
+        """Return whether the client takes what is sent, or is gone for good."""
+        return (
+            self.transport is None
+            or self.transport.is_closing()
+            or self.transport.get_write_buffer_size() <= _BUFFER_BYTES
+        )
 
 
 DATA_CONNECTIONS: HassKey[dict[ActiveConnection, _Connection]] = HassKey(
     f"{DOMAIN}_connections"
 )
+
+
+def _pass() -> None:
+    """Do nothing."""
 
 
 @callback
@@ -147,10 +166,7 @@ async def _async_send_all(
     try:
         async with aclosing(events):
             async for event in events:
-                await shared.async_wait()
-                payload = event.json
-                connection.send_message(construct_event_message(msg_id, payload))
-                shared.sent(len(payload))
+                await shared.async_send(connection, msg_id, event.json)
                 if isinstance(event, OverflowEvent):
                     # Clients in JavaScript hear of the event only; others of both.
                     connection.send_error(
