@@ -11,8 +11,7 @@ from homeassistant.const import EVENT_STATE_CHANGED
 from homeassistant.core import Context, Event, HomeAssistant, State, callback
 from homeassistant.util.event_type import EventType
 
-PATIENCE: Final = 20.0
-"""Seconds after which something will not happen any more."""
+from .clients import PATIENCE
 
 # The entities of a builder with the title "esphome".
 BUILDING: Final = "binary_sensor.esphome_builds_esphome_building"
