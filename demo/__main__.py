@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 from contextlib import AsyncExitStack
-import json
 from pathlib import Path
 import shutil
 import socket
@@ -13,9 +12,8 @@ from typing import Final
 from aiohttp import ClientSession
 
 from tests.clients import Client, Message
+from tests.e2e.device import Device
 from tests.e2e.server import ESPHOME, ROOT, Server, free_port
-
-from .device import Device
 
 CONFIGURATION: Final = "weather-station.yaml"
 DEVICE_PORT: Final = 16053
@@ -89,13 +87,6 @@ async def run_job(client: Client, screen: Screen, kind: str, **fields: object) -
         say(f"✓ {ended['kind']} completed", _GREEN)
 
 
-def built_program(server: Server, entry_id: str) -> Path:
-    """Return the program of the last build, from ESPHome's own notes."""
-    data = server.folder / ".cache" / "esphome_builds" / entry_id / "data"
-    notes = json.loads((data / "storage" / f"{CONFIGURATION}.json").read_text())
-    return Path(notes["firmware_bin_path"])
-
-
 def change_version(server: Server) -> None:
     """Make the configuration the next version of itself, as its author would."""
     path = server.config_dir / CONFIGURATION
@@ -126,7 +117,7 @@ async def demonstrate(server: Server, stack: AsyncExitStack) -> None:
             answer if step == "integration" else {},
         )
     say("Adding ESPHome Builds with the configurations of examples/")
-    entry_id = await asyncio.to_thread(server.add_builder, ESPHOME)
+    await asyncio.to_thread(server.add_builder, ESPHOME)
 
     session = await stack.enter_async_context(ClientSession())
     client = await server.connect(session)
@@ -134,7 +125,7 @@ async def demonstrate(server: Server, stack: AsyncExitStack) -> None:
     screen = Screen()
     await run_job(client, screen, "compile")
 
-    device = await Device.start(built_program(server, entry_id), DEVICE_PORT)
+    device = await Device.start(server.built_program(CONFIGURATION), DEVICE_PORT)
     stack.push_async_callback(device.stop)
     version = (await device.ask())["version"]
     say(f"\nThe device is switched on and runs version {version}")
@@ -158,7 +149,8 @@ def make_server() -> Server:
             port = PORT
         except OSError:
             port = free_port()
-    extra = Path(__file__).with_name("configuration.yaml").read_text()
+    automations = Path(__file__).with_name("configuration.yaml").read_text()
+    extra = f"frontend:\nhistory:\nlogbook:\n{automations}"
     server = Server(FOLDER, extra, port=port, install=True)
     for file in (ROOT / "examples").glob("*.yaml"):
         shutil.copy(file, server.config_dir)

@@ -64,6 +64,7 @@ class Server:
         port = port or free_port()
         self.folder = folder
         self.config_dir = folder / "esphome"
+        self.entry_id = ""
         self.url = f"http://127.0.0.1:{port}"
         self.token = ""
         self._options = () if install else ("--skip-pip",)
@@ -124,7 +125,7 @@ class Server:
         return fetch(f"{self.url}{path}", data, self.token)
 
     def add_builder(self, esphome: Path, config_dir: Path | None = None) -> str:
-        """Go through the config flow; return the id of the entry."""
+        """Go through the config flow; return the id of the entry, which is kept."""
         path = "/api/config/config_entries/flow"
         folder = str(config_dir or self.config_dir)
         flow = self.request(path, {"handler": "esphome_builds"})
@@ -132,8 +133,14 @@ class Server:
         self.request(path, {"next_step_id": "local"})
         flow = self.request(path, {"config_dir": folder, "esphome": str(esphome)})
         assert flow["type"] == "create_entry", flow
-        entry_id: str = flow["result"]["entry_id"]
-        return entry_id
+        self.entry_id = flow["result"]["entry_id"]
+        return self.entry_id
+
+    def built_program(self, configuration: str) -> Path:
+        """Return the program of the last build, from ESPHome's own notes."""
+        data = self.folder / ".cache" / "esphome_builds" / self.entry_id / "data"
+        notes = json.loads((data / "storage" / f"{configuration}.json").read_text())
+        return Path(notes["firmware_bin_path"])
 
     def state(self, entity_id: str) -> dict[str, Any]:
         """Return the state of an entity."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tests.e2e.server import ESPHOME
+from .server import ESPHOME
 
 _ANSWER_SECONDS: Final = 20.0
 # Runs where ESPHome's API client is installed.
