@@ -20,13 +20,12 @@ DOING: Final = {
 EXIT_NOT_STARTED: Final = (126, 127)
 # A shell adds this to the signal that ended its child.
 EXIT_SIGNAL: Final = 128
+# With these for an address ESPHome looks for the device itself.
+KEYWORDS: Final = frozenset({"MQTT", "MQTTIP", "OTA", "SERIAL"})
 # No text of interest is longer; a hostile line may be.
 MAX_LINE: Final = 2000
 MAX_MESSAGE: Final = 300
 MISSING: Final = "No module named 'esphome'"
-
-# With a status line of ninja begins most of what a build prints.
-_STATUS: Final = frozenset({"[ ", *(f"[{digit}" for digit in range(10))})
 
 _CODES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
@@ -236,8 +235,7 @@ class Diagnosis:
         self, *, kind: JobKind, configuration: str, address: str | None
     ) -> None:
         """Listen to a run for a configuration; `address` is where an upload goes."""
-        # "OTA" and the like are words for `esphome`, which finds the address itself.
-        self._address = None if address and address.isupper() else address
+        self._address = None if address in KEYWORDS else address
         self._best: _Finding | None = None
         self._config: _ConfigErrors | _YamlError | None = None
         self._configuration = configuration
@@ -252,7 +250,8 @@ class Diagnosis:
 
     def feed(self, lines: Sequence[str]) -> None:
         """Take the next lines of the output."""
-        lines = [line for line in lines if line[:2] not in _STATUS]
+        # Most of a build are status lines of ninja, "[23/51] CXX obj/src/main.cpp.o".
+        lines = [line for line in lines if line[:1] != "[" or "/" not in line[:9]]
         if self._config is None or self._config.done:
             text = "\n".join(lines)
             if not any(needle in text for needle in self._needles):
