@@ -1,10 +1,10 @@
 r"""Outputs of the real ESPHome 2026.10.0, recorded as a local builder runs it.
 
 That is `esphome --dashboard <command> <file>` in the configurations' folder, with its
-output in a pipe. Only paths, file names and the names of two servers were replaced. The
-compiler without memory was limited to 90 MB or killed, the full disk was a small one,
-and a device that ends an upload oddly was a server that knew the protocol of
-`esphome/espota2.py` as far as that.
+output in a pipe. Only paths, file names and the names of two servers were replaced,
+and PlatformIO's greeting was removed. The compiler without memory was limited to 90 MB
+or killed, the full disk was a small one, and a device that ends an upload oddly was a
+server that knew the protocol of `esphome/espota2.py` as far as that.
 """
 
 from collections.abc import Iterator

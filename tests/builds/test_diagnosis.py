@@ -212,7 +212,7 @@ def test_last_error(lines: list[str], text: str) -> None:
         # A download that succeeded in the end is not why the compiler failed.
         (
             [
-                "WARNING x failed: host='a.org': Connection refused. Retrying",
+                "WARNING x failed: host='a.example': Connection refused. Retrying",
                 "a.c:1: error: x",
             ],
             1,
@@ -221,7 +221,7 @@ def test_last_error(lines: list[str], text: str) -> None:
         # But it may be why no more is known.
         (
             [
-                "WARNING x failed: host='a.org': Connection refused",
+                "WARNING x failed: host='a.example': Connection refused",
                 "ERROR Host build failed",
             ],
             1,
@@ -396,7 +396,7 @@ def test_program_that_a_configuration_needs() -> None:
     verdict = diagnose(
         "Failed config",
         f"{RED}external_components:{RESET} [source kitchen.yaml:22]",
-        f"    {RED}git is not installed. See https://git-scm.com for more.{RESET}",
+        f"    {RED}git is not installed. See https://git.example for more.{RESET}",
         kind=JobKind.VALIDATE,
         exit_code=2,
     )

@@ -45,17 +45,17 @@ COMPILE: Final = (
         "the server cannot be reached",
     ),
     (
-        "ERROR Could not download from https://a.org/f: 404 Client Error",
+        "ERROR Could not download from https://a.example/f: 404 Client Error",
         Cause.DOWNLOAD_FAILED,
-        "a.org does not have the file",
+        "a.example does not have the file",
     ),
     (
         (
-            "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='a.org', "
-            "port=443): Max retries exceeded"
+            "requests.exceptions.ConnectionError: HTTPSConnectionPool("
+            "host='a.example', port=443): Max retries exceeded"
         ),
         Cause.DOWNLOAD_FAILED,
-        "a.org cannot be reached",
+        "a.example cannot be reached",
     ),
     ("HTTPClientError: ", Cause.DOWNLOAD_FAILED, ""),
     (
@@ -64,7 +64,11 @@ COMPILE: Final = (
         "",
     ),
     # Tools.
-    ("ERROR git is not installed. See https://a.org", Cause.TOOLCHAIN_MISSING, "git"),
+    (
+        "ERROR git is not installed. See https://a.example",
+        Cause.TOOLCHAIN_MISSING,
+        "git",
+    ),
     (
         "UnknownPackageError: Could not find the package with 'a/b @ 1' requirements",
         Cause.TOOLCHAIN_MISSING,
@@ -355,19 +359,34 @@ UPLOAD: Final = (
 )
 
 NETWORK: Final = (
-    ("Could not resolve host: a.org", "a.org cannot be found"),
-    ("https://a.org: [Errno -2] Name or service not known", "a.org cannot be found"),
-    ("https://a.org: Temporary failure in name resolution", "a.org cannot be found"),
-    ("https://a.org: Failed to resolve 'a.org'", "a.org cannot be found"),
-    ("https://a.org: Connection refused", "a.org refused the connection"),
-    ("https://a.org: Connection reset by peer", "a.org broke the connection off"),
-    ("https://u:p@a.org/f: Read timed out", "a.org did not answer in time"),
-    ("https://a.org: Network is unreachable", "a.org cannot be reached"),
-    ("https://a.org: No route to host", "a.org cannot be reached"),
-    ("https://a.org: CERTIFICATE_VERIFY_FAILED", "certificate of a.org is not trusted"),
-    ("https://a.org: 404 Client Error: Not Found", "a.org does not have the file"),
-    ("https://a.org: 502 Server Error: Bad Gateway", "a.org is out of order"),
-    ("https://a.org: Max retries exceeded", "a.org cannot be reached"),
+    ("Could not resolve host: a.example", "a.example cannot be found"),
+    (
+        "https://a.example: [Errno -2] Name or service not known",
+        "a.example cannot be found",
+    ),
+    (
+        "https://a.example: Temporary failure in name resolution",
+        "a.example cannot be found",
+    ),
+    ("https://a.example: Failed to resolve 'a.example'", "a.example cannot be found"),
+    ("https://a.example: Connection refused", "a.example refused the connection"),
+    (
+        "https://a.example: Connection reset by peer",
+        "a.example broke the connection off",
+    ),
+    ("https://u:p@a.example/f: Read timed out", "a.example did not answer in time"),
+    ("https://a.example: Network is unreachable", "a.example cannot be reached"),
+    ("https://a.example: No route to host", "a.example cannot be reached"),
+    (
+        "https://a.example: CERTIFICATE_VERIFY_FAILED",
+        "certificate of a.example is not trusted",
+    ),
+    (
+        "https://a.example: 404 Client Error: Not Found",
+        "a.example does not have the file",
+    ),
+    ("https://a.example: 502 Server Error: Bad Gateway", "a.example is out of order"),
+    ("https://a.example: Max retries exceeded", "a.example cannot be reached"),
     ("of unknown sort", "the server cannot be reached"),
 )
 
