@@ -219,7 +219,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "lines": _lines,
     "long": _long,
     "mark": _mark,
-    "print": _print,
+    "print": lambda text="": _print(text),
     "redraws": _redraws,
     "rubbish": _rubbish,
     "signal": _signal,

@@ -64,8 +64,9 @@ def nothing_is_left(tmp_path: Path) -> Generator[None]:
     left = living(folder=tmp_path)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    more = open_files() - before
     assert not left
-    assert not open_files() - before
+    assert not more
 
 
 @pytest.fixture

@@ -435,6 +435,23 @@ class TestHistory:
         assert removed == ids[:300]
         assert len(queue.jobs) == HISTORY
 
+    def test_what_has_just_ended_stays(self) -> None:
+        """A job that ran for long is not forgotten at its end for being old."""
+        queue = JobQueue("entry", 1, [])
+        (old,) = submit(queue, RequestKind.COMPILE, "old.yaml").jobs
+        for number in range(HISTORY + 50):
+            (job,) = submit(queue, RequestKind.VALIDATE, f"{number}.yaml").jobs
+            ended = NOW + timedelta(seconds=number)
+            queue.put(replace(job, status=JobStatus.COMPLETED, finished_at=ended))
+        ended = NOW + timedelta(hours=1)
+        queue.put(replace(old, status=JobStatus.COMPLETED, finished_at=ended))
+
+        removed = queue.forget()
+
+        assert [job.configuration for job in removed] == [
+            f"{number}.yaml" for number in range(51)
+        ]
+
     def test_nothing_is_left_of_a_forgotten_configuration(self) -> None:
         """A configuration whose jobs are all forgotten takes no memory."""
         queue = self.ended(HISTORY + 1, "a.yaml", *["b.yaml"] * HISTORY)

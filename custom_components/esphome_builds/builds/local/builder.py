@@ -117,6 +117,7 @@ class LocalBuilder:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._started_from: dict[str, os.stat_result] = {}
         self._cleaning: asyncio.Task[None] | None = None
+        self._settling: asyncio.Handle | None = None
         self._accepting = False
 
     @property
@@ -173,6 +174,7 @@ class LocalBuilder:
         tasks = [*self._tasks.values(), *filter(None, (self._cleaning,))]
         if tasks:
             await asyncio.wait(tasks)
+        self._settle()
         with suppress(OSError):
             await self._store.flush()
 
@@ -187,7 +189,8 @@ class LocalBuilder:
         for job in accepted.jobs:
             if job.job_id not in accepted.attached:
                 self._update(job)
-        for job_id in accepted.superseded:
+        # An upload before the compile that it waits for, or it would end for that.
+        for job_id in reversed(accepted.superseded):
             self._end(self.jobs[job_id], Cause.SUPERSEDED)
         self._pump()
         self._publish()
@@ -237,7 +240,11 @@ class LocalBuilder:
         await self._watch.first_look.wait()
         if not self._configurations.keys() >= set(names):
             # It may have been written a moment ago.
-            await self._watch.look()
+            try:
+                await self._watch.look()
+            except OSError as err:
+                message = f"The folder cannot be read: {err.strerror}."
+                raise BuilderUnavailableError(message) from err
         for name in names:
             if name not in self._configurations:
                 raise UnknownConfigurationError(name)
@@ -246,8 +253,8 @@ class LocalBuilder:
         """Return running jobs whose file was changed since they started; blocking."""
         stale = set()
         for job_id, before in tuple(self._started_from.items()):
-            job = self.jobs[job_id]
-            if job.configuration in names:
+            job = self.jobs.get(job_id)
+            if job is not None and job.configuration in names:
                 with suppress(OSError):
                     now = (self._settings.config_dir / job.configuration).stat()
                     if (now.st_mtime_ns, now.st_size, now.st_ino) != (
@@ -286,7 +293,6 @@ class LocalBuilder:
             self._tasks[job.job_id] = asyncio.create_task(
                 self._run(job.job_id, run, executable), name=f"{job.kind} {job.job_id}"
             )
-        self._publish()
 
     async def _run(self, job_id: str, run: JobRun, executable: Path) -> None:
         """Take one job from start to end, whatever happens."""
@@ -381,6 +387,14 @@ class LocalBuilder:
         if not completed and verdict.status is not JobStatus.INTERRUPTED:
             for waiting in self._queue.dependents(job_id):
                 self._update(without_prerequisite(waiting, now))
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """Do what follows when jobs have ended, once for all that end together."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         self._clean_up()
         self._watch.look_soon()
         self._pump()
@@ -396,7 +410,9 @@ class LocalBuilder:
     async def _enforce(self) -> None:
         try:
             growing = [job.job_id for job in self._queue.active]
-            await self._logs.enforce(self.jobs, growing)
+            for job_id in await self._logs.enforce(self.jobs, growing):
+                if (job := self.jobs.get(job_id)) is not None:
+                    self._update(replace(job, elided_lines=job.total_lines))
         except OSError as err:
             _LOGGER.warning("Cannot look through the logs: %s", err)
         finally:
@@ -405,6 +421,8 @@ class LocalBuilder:
     def _update(self, job: Job) -> None:
         """Take over a job's new state and tell of it and of what follows from it."""
         before = self.jobs.get(job.job_id)
+        if before == job and before is not job:
+            return
         self._queue.put(job)
         if before is None or before is job or before.status is not job.status:
             self._store.changed()
@@ -415,8 +433,8 @@ class LocalBuilder:
         """Take over what was found in the folder, and go on if that is possible now."""
         found = self._watch.configurations
         self._touched.update(found, self._configurations)
-        self._publish()
         self._pump()
+        self._publish()
 
     def _publish(self) -> None:
         """Tell what is different now in the configurations and the builder itself."""

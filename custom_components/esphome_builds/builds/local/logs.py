@@ -37,23 +37,28 @@ class Logs:
                 self._recent.append(log)
         return log
 
-    async def enforce(self, known: Collection[str], growing: Collection[str]) -> None:
+    async def enforce(
+        self, known: Collection[str], growing: Collection[str]
+    ) -> list[str]:
         """Delete logs of unknown jobs, then the oldest until the rest is in bounds.
 
-        Those that still grow stay. Raises `OSError`.
+        Those that still grow stay. Return the jobs that have no log any more. Raises
+        `OSError`.
         """
         removed = await asyncio.to_thread(
             _enforce, self._folder, frozenset(known), frozenset(growing)
         )
         for job_id in removed:
             self._open.pop(job_id, None)
+        return removed
 
 
 def _enforce(folder: Path, known: frozenset[str], growing: frozenset[str]) -> list[str]:
     """Return the jobs whose logs were deleted; ids sort by age. Blocking."""
     if not folder.is_dir():
         return []
-    sizes = {path.name: _size(path) for path in sorted(folder.iterdir())}
+    folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    sizes = {path.name: _size(path) for path in folders}
     total = sum(sizes.values())
     newest = max(known, default="")
     removed = []

@@ -166,8 +166,8 @@ class JobQueue:
     def forget(self) -> list[Job]:
         """Remove and return the ended jobs that are more than the history holds.
 
-        First those go that have 20 newer ones of their configuration, then the oldest.
-        One that another still waits for stays, or that would wait for ever.
+        First those go that have 20 newer ones of their configuration, then those that
+        ended first. One that another waits for stays, or that would wait for ever.
         """
         needed = {job.depends_on for job in self.active}
         ended = [
@@ -178,6 +178,7 @@ class JobQueue:
         excess = len(ended) - HISTORY
         if excess <= 0:
             return []
+        ended.sort(key=lambda job: job.finished_at or job.created_at)
         newer: Counter[str] = Counter()
         surplus: list[Job] = []
         kept: list[Job] = []

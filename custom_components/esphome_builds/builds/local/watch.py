@@ -84,6 +84,8 @@ class Watch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        # Nobody shall wait for a look that never comes.
+        self.first_look.set()
 
     def look_soon(self) -> None:
         """Look again without waiting for the time."""
