@@ -194,7 +194,10 @@ def test_partial_line_of_a_crash(tmp_path: Path) -> None:
     assert again.next_line == 3
     again.write(3, b"four\n")
 
-    assert again.read(0, 10, 100) == (0, ["one", "two", "thr"])
+    # A page goes on over files.
+    assert again.read(0, 10, 100) == (0, ["one", "two", "thr", "four"])
+    assert again.read(1, 2, 100) == (1, ["two", "thr"])
+    assert again.read(0, 10, 11) == (0, ["one", "two", "thr"])
     assert again.read(3, 10, 100) == (3, ["four"])
     assert list(again.gaps(4)) == []
     again.close()

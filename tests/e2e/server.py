@@ -136,6 +136,11 @@ class Server:
         self.entry_id = flow["result"]["entry_id"]
         return self.entry_id
 
+    def remove_builder(self) -> None:
+        """Delete the entry."""
+        path = f"/api/config/config_entries/entry/{self.entry_id}"
+        fetch(f"{self.url}{path}", token=self.token, method="DELETE")
+
     def built_program(self, configuration: str) -> Path:
         """Return the program of the last build, from ESPHome's own notes."""
         data = self.folder / ".cache" / "esphome_builds" / self.entry_id / "data"
@@ -198,13 +203,15 @@ class Server:
             await client.close()
 
 
-def fetch(url: str, data: object = None, token: str = "") -> Any:  # noqa: ANN401 - JSON
+def fetch(
+    url: str, data: object = None, token: str = "", method: str | None = None
+) -> Any:
     """Get a resource, or post data to it."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if data is not None and not isinstance(data, bytes):
         headers["Content-Type"] = "application/json"
         data = json.dumps(data).encode()
-    request = Request(url, data, headers)
+    request = Request(url, data, headers, method=method)
     with urlopen(request, timeout=_PATIENCE) as answer:
         content = answer.read()
         is_json = answer.headers.get_content_type() == "application/json"

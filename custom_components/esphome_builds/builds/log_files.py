@@ -59,8 +59,10 @@ class _Segment:
                     # A crash cut it off; nothing is added to this file.
                     self.count += 1
 
-    def read(self, from_line: int, max_lines: int, max_bytes: int) -> list[str]:
-        """Return lines of this segment, at least one."""
+    def read(
+        self, from_line: int, max_lines: int, max_bytes: int
+    ) -> tuple[list[str], int]:
+        """Return lines of this segment, at least one, and their size."""
         line, offset = self.marks[bisect_right(self.marks, (from_line, self.size)) - 1]
         lines: list[bytes] = []
         size = 0
@@ -70,11 +72,12 @@ class _Segment:
                 file.readline()
             stop = min(max_lines, self.next_line - from_line)
             while len(lines) < stop and (text := file.readline()):
-                size += len(text)
-                if lines and size > max_bytes:
+                if lines and size + len(text) > max_bytes:
                     break
                 lines.append(text)
-        return b"".join(lines).decode("utf-8", "replace").removesuffix("\n").split("\n")
+                size += len(text)
+        text = b"".join(lines).removesuffix(b"\n")
+        return text.decode("utf-8", "replace").split("\n"), size
 
 
 class LogFiles:
@@ -131,17 +134,35 @@ class LogFiles:
     def read(
         self, from_line: int, max_lines: int, max_bytes: int
     ) -> tuple[int, list[str]] | None:
-        """Return the first lines there are at or after a line, and the number of it."""
+        """Return the first lines there are at or after a line, and the number of it.
+
+        A page goes on over segments, but not over a hole.
+        """
+        first = from_line
+        lines: list[str] = []
+        size = 0
         with self._lock:
             for segment in tuple(self._segments):
-                if from_line < segment.next_line:
-                    start = max(from_line, segment.first)
-                    try:
-                        return start, segment.read(start, max_lines, max_bytes)
-                    except FileNotFoundError:
-                        # The log was deleted under its reader.
-                        self._segments.remove(segment)
-        return None
+                next_line = first + len(lines)
+                if segment.next_line <= next_line:
+                    continue
+                if lines and (segment.first > next_line or len(lines) == max_lines):
+                    break
+                first = first if lines else max(first, segment.first)
+                start = first + len(lines)
+                try:
+                    found, read = segment.read(
+                        start, max_lines - len(lines), max_bytes - size
+                    )
+                except FileNotFoundError:
+                    # The log was deleted under its reader.
+                    self._segments.remove(segment)
+                    continue
+                if lines and size + read > max_bytes:
+                    break
+                lines += found
+                size += read
+        return (first, lines) if lines else None
 
     def close(self) -> None:
         """Close the file that is open for writing."""
