@@ -18,6 +18,7 @@ from homeassistant.exceptions import (
 from homeassistant.helpers import device_registry as dr
 from homeassistant.setup import async_setup_component
 
+from .clients import PATIENCE
 from .fakes import fake_calls, write_configuration
 from .helpers import (
     QUEUED,
@@ -42,7 +43,7 @@ def steps(hass: HomeAssistant) -> Steps:
 @pytest.fixture
 def porch(config_dir: Path) -> str:
     """Return a configuration whose jobs never end."""
-    return write_configuration(config_dir, "porch", "sleep inf")
+    return write_configuration(config_dir, "porch", "mark started", "sleep inf")
 
 
 def _device(hass: HomeAssistant, name: str, mac: str) -> dr.DeviceEntry:
@@ -415,6 +416,9 @@ async def test_cancel_jobs_and_devices(
 ) -> None:
     """Jobs can be named, and devices; of a configuration that is gone as well."""
     compiling, uploading = await async_act(hass, "install", porch)
+    async with asyncio.timeout(PATIENCE):
+        while not (config_dir / "started").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     (config_dir / porch).unlink()
     device = _device(hass, "kettle", "02:eb:00:00:00:02")
     (queued,) = await async_act(hass, "compile", "kettle.yaml")

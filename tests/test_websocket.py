@@ -299,6 +299,7 @@ async def test_the_same_request_attaches_and_replace_supersedes(
     assert [job["job_id"] for job in again["jobs"]] == [first["job_id"]]
 
     anew = await submit(client, "compile", "a.yaml", replace=True)
+    await client.follow_to_end(first["job_id"])
     (tmp_path / "go").touch()
     assert anew["attached"] == []
     [second] = anew["jobs"]
