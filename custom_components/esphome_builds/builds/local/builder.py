@@ -230,10 +230,15 @@ class LocalBuilder:
         os.scandir(settings.config_dir).close()
         settings.cache_dir.mkdir(parents=True, exist_ok=True)
         jobs = load_jobs(settings.cache_dir / "jobs.json")
-        end_leftovers(
-            [job.job_id for job in jobs if job.status is JobStatus.RUNNING],
-        )
+        cut_off = {job.job_id for job in jobs if job.status is JobStatus.RUNNING}
+        end_leftovers(cut_off)
+        jobs = [self._counted(job) if job.job_id in cut_off else job for job in jobs]
         return jobs, settings.compile_slots or compile_slots()
+
+    def _counted(self, job: Job) -> Job:
+        """Return a job with the size of its log, which is newer than it; blocking."""
+        total, elided = self._logs.count(job.job_id)
+        return replace(job, total_lines=total, elided_lines=elided)
 
     async def _check_names(self, names: tuple[str, ...]) -> None:
         """Raise `UnknownConfigurationError` unless the folder holds all of them."""

@@ -37,6 +37,12 @@ class Logs:
                 self._recent.append(log)
         return log
 
+    def count(self, job_id: str) -> tuple[int, int]:
+        """Return how many lines a log on disk has, and how many it lacks; blocking."""
+        files = LogFiles(self._folder / job_id)
+        gaps = files.gaps(files.next_line)
+        return files.next_line, sum(last - first + 1 for first, last in gaps)
+
     async def enforce(
         self, known: Collection[str], growing: Collection[str]
     ) -> list[str]:
