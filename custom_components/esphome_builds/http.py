@@ -1,6 +1,7 @@
 """The HTTP view of a job's log."""
 
 from typing import Final
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -38,10 +39,10 @@ class JobLogView(HomeAssistantView):
             job = coordinator.builder.jobs[job_id]
         except UnknownJobError, KeyError:
             return self.json_message("There is no such job", 404)
-        name = f"{job.configuration}-{job.kind}-{job_id}.txt".replace('"', "")
+        name = quote(f"{job.configuration}-{job.kind}-{job_id}.txt", safe="")
         response = web.StreamResponse(
             headers={
-                "Content-Disposition": f'inline; filename="{name}"',
+                "Content-Disposition": f"inline; filename*=UTF-8''{name}",
                 "X-Content-Type-Options": "nosniff",
             }
         )

@@ -1,0 +1,218 @@
+"""The HTTP view of a job's log."""
+
+import asyncio
+from pathlib import Path
+from urllib.parse import quote
+
+from aiohttp.test_utils import TestClient
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
+
+from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
+
+from .clients import Client
+from .conftest import Connect
+from .fakes import write_configuration
+
+type Http = TestClient
+
+
+@pytest.fixture(autouse=True)
+async def signing(hass: HomeAssistant) -> None:
+    """Let Home Assistant sign paths."""
+    assert await async_setup_component(hass, "auth", {})
+
+
+@pytest.fixture
+async def http(
+    builder: MockConfigEntry, hass_client_no_auth: ClientSessionGenerator
+) -> Http:
+    """Return a client without a token."""
+    return await hass_client_no_auth()
+
+
+@pytest.fixture
+def admin(hass_access_token: str) -> dict[str, str]:
+    """Return the headers of an administrator."""
+    return {"Authorization": f"Bearer {hass_access_token}"}
+
+
+@pytest.fixture
+def somebody(hass_read_only_access_token: str) -> dict[str, str]:
+    """Return the headers of a user who is none."""
+    return {"Authorization": f"Bearer {hass_read_only_access_token}"}
+
+
+def log_path(job_id: str) -> str:
+    """Return where the log of a job is."""
+    return f"/api/esphome_builds/jobs/{job_id}/log"
+
+
+async def run(client: Client, name: str, kind: str = "compile") -> str:
+    """Return the id of a job that has ended."""
+    stream = await client.subscribe("esphome_builds/subscribe")
+    result = await client.call(
+        "esphome_builds/jobs/submit", kind=kind, configurations=[name]
+    )
+    job_id: str = result["jobs"][0]["job_id"]
+    await stream.until_job(job_id, "completed", "failed")
+    return job_id
+
+
+async def test_the_whole_log_as_plain_text(
+    client: Client, http: Http, admin: dict[str, str], config_dir: Path
+) -> None:
+    """Without colors, however they are written, and with all else as it was printed."""
+    write_configuration(
+        config_dir,
+        "a",
+        "lines 5000",
+        r"write '\x1b[32mINFO all is \x1b[1mgreen\x1b[0m\n'",
+        r"write '\\033[31mERROR \\033[0mred\n'",
+        r"write '10 °C\n'",
+        r"write 'the end'",
+    )
+    job_id = await run(client, "a.yaml")
+
+    response = await http.get(log_path(job_id), headers=admin)
+
+    assert response.status == 200
+    assert response.content_type == "text/plain"
+    assert response.charset == "utf-8"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert await response.text() == "".join(
+        f"{line}\n"
+        for line in (
+            *(f"line {number}" for number in range(5000)),
+            "INFO all is green",
+            "ERROR red",
+            "10 °C",
+            "the end",
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["kitchen lamp", "küche", "日本", 'a"b', "a;b%20"])
+async def test_the_file_is_named_after_the_job(
+    client: Client, http: Http, admin: dict[str, str], config_dir: Path, name: str
+) -> None:
+    """With whatever a file name can hold."""
+    write_configuration(config_dir, name)
+    job_id = await run(client, f"{name}.yaml", "validate")
+
+    response = await http.get(log_path(job_id), headers=admin)
+
+    disposition = response.content_disposition
+    assert disposition is not None
+    assert disposition.type == "inline"
+    assert disposition.filename == f"{name}.yaml-validate-{job_id}.txt"
+
+
+async def test_a_log_that_is_not_finished(
+    client: Client, http: Http, admin: dict[str, str], config_dir: Path
+) -> None:
+    """As much as there is now; it does not wait for more."""
+    write_configuration(config_dir, "a", "lines 10", "sleep inf")
+    result = await client.call(
+        "esphome_builds/jobs/submit", kind="compile", configurations=["a.yaml"]
+    )
+    job_id = result["jobs"][0]["job_id"]
+    follower = await client.follow(job_id, from_line=0)
+    while (await follower.next()).get("lines", [""])[-1:] != ["line 9"]:
+        pass
+
+    response = await http.get(log_path(job_id), headers=admin)
+
+    assert (await response.text()).splitlines()[-1] == "line 9"
+
+
+async def test_a_log_of_nothing(
+    client: Client, http: Http, admin: dict[str, str], config_dir: Path
+) -> None:
+    """A job that printed nothing has an empty log."""
+    write_configuration(config_dir, "a", "exit 0")
+    job_id = await run(client, "a.yaml")
+
+    response = await http.get(log_path(job_id), headers=admin)
+
+    assert (response.status, await response.text()) == (200, "")
+
+
+async def test_what_is_missing_is_told_and_nobody_waits_for_a_slow_reader(
+    client: Client, http: Http, admin: dict[str, str], config_dir: Path
+) -> None:
+    """A log of more than there is room for, read by somebody who takes a break."""
+    write_configuration(
+        config_dir, "a", f"flood {40 * 1024 * 1024}", r"write '\nthe end\n'"
+    )
+    job_id = await run(client, "a.yaml")
+    page = await client.call("esphome_builds/jobs/log", job_id=job_id, limit=1)
+    [[first, last]] = page["elided"]
+
+    response = await http.get(log_path(job_id), headers=admin)
+    async with asyncio.timeout(5):
+        # Nothing was read of the answer yet.
+        assert await client.call("esphome_builds/builders/list")
+    lines = (await response.text()).splitlines()
+
+    assert lines[first] == f"[{last - first + 1:,} lines are left out here]"
+    assert lines[-1] == "the end"
+    assert len(lines) == page["total_lines"] - (last - first)
+
+
+async def test_a_reader_who_leaves(
+    client: Client, http: Http, admin: dict[str, str], config_dir: Path
+) -> None:
+    """Nobody complains of a download that was broken off."""
+    write_configuration(config_dir, "a", f"flood {8 * 1024 * 1024}")
+    job_id = await run(client, "a.yaml")
+    response = await http.get(log_path(job_id), headers=admin)
+    response.close()
+
+    assert (await http.get(log_path(job_id), headers=admin)).status == 200
+
+
+@pytest.mark.parametrize(
+    "job_id", ["0" * 22, "..", "../../jobs", "%00", "a/b", "x" * 5000, ".", " "]
+)
+async def test_an_unknown_job_is_not_found(
+    http: Http, admin: dict[str, str], job_id: str
+) -> None:
+    """Whatever stands in its place."""
+    for path in (log_path(job_id), log_path(quote(job_id, safe=""))):
+        assert (await http.get(path, headers=admin)).status in (400, 404)
+
+
+async def test_only_administrators_see_a_log(
+    client: Client, http: Http, admin: dict[str, str], somebody: dict[str, str]
+) -> None:
+    """Neither without a token nor with somebody else's; nor whether there is one."""
+    job_id = await run(client, "kettle.yaml", "validate")
+
+    for path in (log_path(job_id), log_path("0" * 22)):
+        assert (await http.get(path)).status == 401
+        assert (await http.get(path, headers=somebody)).status in (401, 403)
+    assert (await http.get(log_path(job_id), headers=admin)).status == 200
+
+
+async def test_a_signed_path_is_enough(client: Client, http: Http) -> None:
+    """For a browser, which sends no token; signed for this path and no other."""
+    job_id = await run(client, "kettle.yaml", "validate")
+    signed = await client.call("auth/sign_path", path=log_path(job_id))
+
+    assert (await http.get(signed["path"])).status == 200
+    other = signed["path"].replace(job_id, "0" * 22)
+    assert (await http.get(other)).status == 401
+
+
+async def test_a_signature_gives_nobody_more_rights(
+    client: Client, connect: Connect, http: Http, hass_read_only_access_token: str
+) -> None:
+    """A path that somebody signs who may not see it."""
+    job_id = await run(client, "kettle.yaml", "validate")
+    other = await connect(hass_read_only_access_token)
+    signed = await other.call("auth/sign_path", path=log_path(job_id))
+
+    assert (await http.get(signed["path"])).status in (401, 403)
