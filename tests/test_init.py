@@ -26,7 +26,7 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.util.dt import utcnow
 
-from .clients import eventually
+from .clients import Client, eventually
 from .fakes import FAKE_VERSION, fake_calls, fake_version, write_configuration
 from .helpers import (
     BUILDING,
@@ -195,6 +195,23 @@ async def test_unload_leaves_no_listener(
     await hass.config_entries.async_unload(builder.entry_id)
 
     assert _listeners(hass) == before
+
+
+async def test_each_reload_is_told_alike(
+    hass: HomeAssistant, builder: MockConfigEntry, client: Client
+) -> None:
+    """Clients see that the builder is gone and back, a third time as the first."""
+    news = await client.subscribe("esphome_builds/subscribe")
+    await news.next()
+    seen = []
+    for _ in range(3):
+        await hass.config_entries.async_reload(builder.entry_id)
+        builders = 0
+        while builders == 0:
+            builders = len((await news.until("snapshot"))[-1]["builders"])
+            seen.append(builders)
+
+    assert seen == [0, 0, 0, 1] * 3
 
 
 async def test_unload_interrupts(

@@ -18,7 +18,7 @@ from homeassistant.exceptions import (
 from homeassistant.helpers import device_registry as dr
 from homeassistant.setup import async_setup_component
 
-from .clients import PATIENCE
+from .clients import PATIENCE, eventually
 from .fakes import fake_calls, write_configuration
 from .helpers import (
     QUEUED,
@@ -179,7 +179,7 @@ async def test_devices_stand_for_their_configurations(hass: HomeAssistant) -> No
     jobs = await async_act(
         hass,
         "validate",
-        "kettle.yaml",
+        *["kettle.yaml"] * 201,
         "greenhouse.yaml",
         device_id=[kettle.id, light.id],
         wait=True,
@@ -479,19 +479,20 @@ async def test_waiting_ends_with_home_assistant(
     assert [job["status"] for job in jobs] == ["interrupted", "queued"]
 
 
-@pytest.mark.usefixtures("builder")
 async def test_who_stops_waiting_stops_no_job(
-    hass: HomeAssistant, config_dir: Path, tmp_path: Path, steps: Steps
+    hass: HomeAssistant, builder: MockConfigEntry, config_dir: Path, steps: Steps
 ) -> None:
-    """A script that is stopped while it waits leaves the build as it is."""
-    go = tmp_path / "go"
+    """A script that is stopped while it waits leaves the build, and no listener."""
+    go = config_dir / "go"
     porch = write_configuration(config_dir, "porch", f"wait {go}")
+    listeners = list(builder.runtime_data._step_listeners)
     waiting = asyncio.create_task(async_act(hass, "compile", porch, wait=True))
-    await async_until_state(hass, STATUS, "compiling")
+    await eventually(lambda: builder.runtime_data._step_listeners != listeners)
 
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
+    assert builder.runtime_data._step_listeners == listeners
     assert shown(hass, STATUS).state == "compiling"
 
     go.touch()
@@ -500,9 +501,7 @@ async def test_who_stops_waiting_stops_no_job(
 
 
 @pytest.mark.usefixtures("builder")
-async def test_waiting_for_what_ended_already(
-    hass: HomeAssistant, porch: str, config_dir: Path
-) -> None:
+async def test_waiting_for_many(hass: HomeAssistant, config_dir: Path) -> None:
     """Jobs of a busy builder wait in their queue, and each is returned when all end."""
     names = [f"room{number}" for number in range(8)]
     for name in names:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from homeassistant.components.logbook import (
-    LOGBOOK_ENTRY_CONTEXT_ID,
     LOGBOOK_ENTRY_MESSAGE,
     LOGBOOK_ENTRY_NAME,
     LazyEventPartialState,
@@ -38,5 +37,4 @@ def _async_describe(event: LazyEventPartialState) -> dict[str, Any]:
     return {
         LOGBOOK_ENTRY_NAME: job["configuration"],
         LOGBOOK_ENTRY_MESSAGE: message,
-        LOGBOOK_ENTRY_CONTEXT_ID: event.context_id,
     }
