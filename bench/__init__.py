@@ -1,0 +1,1 @@
+"""Measurements of what the engine promises about speed and memory."""
