@@ -265,6 +265,16 @@ async def test_one_connection_shares_a_budget(source: Source) -> None:
     assert (budget.events, budget.bytes) == (0, 0)
 
 
+async def test_exact_fit(source: Source) -> None:
+    """What fills the connection's bounds to the last byte fits."""
+    budget = Budget(max_events=2, max_bytes=100)
+    with Stream[Item](budget) as stream:
+        stream.put(Item(0, 60))
+        stream.put(Item(1, 40))
+        assert (budget.events, budget.bytes) == (2, 100)
+        assert [(await soon(stream)).number for _ in range(2)] == [0, 1]
+
+
 async def test_connection_bounds(source: Source, budget: Budget) -> None:
     """Five streams that are within their own bounds can be too much together."""
     streams = [Stream[Item](budget) for _ in range(5)]

@@ -1047,6 +1047,17 @@ class TestUnavailable:
         assert (await tenant.run("compile", "a.yaml")).status == "completed"
 
     @pytest.mark.usefixtures("quick_looks")
+    async def test_executable_that_goes_while_it_is_looked_at(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that was found and is gone a moment later is missing."""
+        gone = house.fake.with_name("gone")
+        monkeypatch.setattr(watch_module, "find_esphome", lambda _: gone)
+        async with house.started(ready=False) as tenant:
+            await tenant.until(lambda: tenant.builder.info.state == "unavailable")
+            assert str(gone) in (tenant.builder.info.message or "")
+
+    @pytest.mark.usefixtures("quick_looks")
     async def test_new_version(self, house: House, tenant: Tenant) -> None:
         """Another ESPHome in the same place is asked for its version."""
         assert tenant.builder.info.esphome_version == FAKE_VERSION

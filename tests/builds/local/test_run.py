@@ -1,0 +1,67 @@
+"""What ESPHome is called with, and what a run that was ended comes to."""
+
+import pytest
+
+from custom_components.esphome_builds.builds.local import run as module
+from custom_components.esphome_builds.builds.local.run import (
+    REPORT_SECONDS,
+    arguments,
+    stopped,
+)
+from custom_components.esphome_builds.builds.models import Cause, JobKind, JobStatus
+
+from ..stand_in import make_job
+
+
+def test_reports() -> None:
+    """Progress comes at most four times a second."""
+    assert REPORT_SECONDS == 0.25
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "expected"),
+    [
+        (JobKind.VALIDATE, None, ["config", "kitchen.yaml"]),
+        (JobKind.COMPILE, None, ["compile", "kitchen.yaml"]),
+        (JobKind.CLEAN, None, ["clean", "kitchen.yaml"]),
+        (JobKind.UPLOAD, None, ["upload", "kitchen.yaml", "--device", "OTA"]),
+        (JobKind.UPLOAD, "10.1", ["upload", "kitchen.yaml", "--device", "10.1"]),
+    ],
+)
+def test_arguments(kind: JobKind, address: str | None, expected: list[str]) -> None:
+    """Each kind of job is one command, which never asks which device is meant."""
+    job = make_job(kind=kind, address=address)
+
+    assert arguments(job) == ["--dashboard", *expected]
+
+
+@pytest.mark.parametrize(
+    ("cause", "status"),
+    [
+        (Cause.CANCELLED_BY_USER, JobStatus.CANCELLED),
+        (Cause.SUPERSEDED, JobStatus.CANCELLED),
+        (Cause.HOME_ASSISTANT_STOPPED, JobStatus.INTERRUPTED),
+    ],
+)
+def test_stopped(cause: Cause, status: JobStatus) -> None:
+    """Whoever ended a job stands in its verdict, with a sentence."""
+    verdict = stopped(cause)
+
+    assert (verdict.status, verdict.cause) == (status, cause)
+    assert verdict.message
+    assert verdict.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.5, "0.5 seconds"),
+        (90, "90 seconds"),
+        (120, "2 minutes"),
+        (45 * 60, "45 minutes"),
+        (3 * 60 * 60, "180 minutes"),
+    ],
+)
+def test_limits_in_words(seconds: float, words: str) -> None:
+    """A limit is told as a person would say it."""
+    assert module._minutes(seconds) == words
