@@ -478,6 +478,34 @@ async def test_a_running_job_ends_with_its_builder(
     assert await hass.config_entries.async_setup(builder.entry_id)
 
 
+async def test_a_waiting_job_goes_on_with_its_builder(
+    hass: HomeAssistant,
+    client: Client,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    tmp_path: Path,
+) -> None:
+    """Its followers are told to come back, and then see it run."""
+    go = tmp_path / "go"
+    write_configuration(config_dir, "a", f"wait {go}", "print it ran")
+    compiling, uploading = await submit(client, "install", "a.yaml")
+    followers = [
+        await client.follow(job_id) for job_id in (compiling, uploading, uploading)
+    ]
+
+    assert await hass.config_entries.async_reload(builder.entry_id)
+
+    assert (await followers[0].until("end"))[-1]["job"]["status"] == "interrupted"
+    for follower in followers[1:]:
+        event = (await follower.until("overflow"))[-1]
+        assert event == {"type": "overflow", "next_line": 0}
+        assert await ended(follower) == "overflow"
+    go.touch()
+    lines, end = await client.follow_to_end(uploading)
+    assert lines == ["it ran"]
+    assert end["job"]["status"] == "completed"
+
+
 @pytest.fixture
 def quiet_connections(caplog: pytest.LogCaptureFixture) -> Callable[[], bool]:
     """Return what tells whether Home Assistant never complained of a client."""

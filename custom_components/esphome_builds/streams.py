@@ -170,7 +170,9 @@ async def _async_send_all(
                 if isinstance(event, OverflowEvent):
                     # Clients in JavaScript hear of the event only; others of both.
                     connection.send_error(
-                        msg_id, ERR_OVERFLOW, "The client does not keep up"
+                        msg_id,
+                        ERR_OVERFLOW,
+                        "It cannot go on; please subscribe again",
                     )
     except Exception:  # noqa: BLE001, as websocket_api itself does
         LOGGER.exception("A stream failed")

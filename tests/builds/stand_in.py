@@ -14,6 +14,7 @@ from custom_components.esphome_builds.builds.builder import (
 from custom_components.esphome_builds.builds.log import JobLog
 from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import (
+    BuilderEvent,
     BuilderInfo,
     BuilderKind,
     BuilderState,
@@ -52,6 +53,7 @@ class StandIn:
         self._jobs = {job.job_id: job for job in jobs}
         self.listeners: list[Callable[[Event], None]] = []
         self.logs: dict[str, JobLog] = {}
+        self._stopped = False
 
     @property
     def info(self) -> BuilderInfo:
@@ -77,6 +79,11 @@ class StandIn:
         """Return the jobs."""
         return self._jobs
 
+    @property
+    def stopped(self) -> bool:
+        """Return whether a test stopped it."""
+        return self._stopped
+
     async def start(self) -> None:
         """Do nothing."""
 
@@ -87,6 +94,8 @@ class StandIn:
         """Close all logs."""
         for log in self.logs.values():
             await log.close()
+        self._stopped = True
+        self.emit(BuilderEvent(builder=self.info))
 
     async def submit(self, request: BuildRequest) -> Submission:
         """Have no place for more jobs."""

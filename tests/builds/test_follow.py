@@ -500,6 +500,30 @@ async def test_job_that_is_removed(builder: StandIn) -> None:
     assert follower.last == EndEvent(job=ended, next_line=10_000)
 
 
+@pytest.mark.parametrize("live", [True, False])
+async def test_builder_that_stops_before_the_job_runs(
+    builder: StandIn, *, live: bool
+) -> None:
+    """A job that goes on elsewhere later does not keep its followers waiting here."""
+    reading = asyncio.Event()
+
+    async def _pace(_: FollowEvent) -> None:
+        await reading.wait()
+
+    builder.append(3000)
+    follower = Follower(builder, 0, pace=_pace)
+    if live:
+        reading.set()
+    await settle()
+    await builder.stop()
+    reading.set()
+    await follower.done()
+
+    assert complete(follower, 0, 3000)
+    assert follower.last == FollowOverflowEvent(next_line=3000)
+    assert builder.attached == 0
+
+
 async def test_unknown_job(builder: StandIn) -> None:
     """There is nothing to follow where there is no job, or is none any more."""
     with pytest.raises(UnknownJobError):

@@ -91,8 +91,13 @@ class Builder(Protocol):
         """Return the known jobs by id, oldest first."""
         ...
 
+    @property
+    def stopped(self) -> bool:
+        """Return whether nothing happens here any more; an event tells when it is."""
+        ...
+
     async def start(self) -> None:
-        """Load what there is; raise `BuilderUnavailableError` where that cannot work."""
+        """Load what there is; raise `BuilderUnavailableError` if that cannot work."""
         ...
 
     def resume(self) -> None:

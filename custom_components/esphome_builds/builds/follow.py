@@ -1,7 +1,7 @@
 """Following the output of one job: history, then live, then the end."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Final
 
@@ -31,8 +31,9 @@ async def follow(
 
     Starts at `from_line`, or 2,000 lines before the end of the log. While the consumer
     is behind, it is fed pages of the log at its own pace and nothing waits for it in
-    memory. When it has caught up, events wait in a queue within `budget`; if it then
-    does not keep up, the last event is an overflow that says where to resume.
+    memory. When it has caught up, events wait in a queue within `budget`. If it then
+    does not keep up, or the builder is stopped while the job waits there for its turn,
+    the last event is an overflow that says where to resume.
 
     Raises `UnknownJobError`.
     """
@@ -50,7 +51,7 @@ async def follow(
     async with aclosing(reader.catch_up()) as events:
         async for event in events:
             yield event
-    with Stream[OutputEvent | JobEvent](budget) as stream:
+    with Stream[OutputEvent | Event](budget) as stream:
         # No turn of the loop since the last look at the log: what comes, comes here.
         async with aclosing(reader.go_live(stream)) as events:
             async for event in events:
@@ -80,27 +81,30 @@ class _Reader:
                 yield change
 
     async def go_live(
-        self, stream: Stream[OutputEvent | JobEvent]
+        self, stream: Stream[OutputEvent | Event]
     ) -> AsyncGenerator[FollowEvent]:
-        """Yield what happens until the job has ended, or the consumer is too slow."""
+        """Yield what happens until the job has ended, or there is no way to go on."""
         stream.attach(self._log.listen)
         stream.attach(partial(_listen_to_job, self._builder, self._job.job_id))
+        stopped = self._builder.stopped
         if (change := self._changed()) is not None:
             yield change
-        try:
-            while not self._job.status.ended:
+        with suppress(StreamOverflowError):
+            while not (self._job.status.ended or stopped):
                 event = await anext(stream)
-                if isinstance(event, JobEvent):
-                    self._job = event.job
-                    if self._job.status.ended:
-                        break
-                else:
+                if isinstance(event, OutputEvent):
                     self._line = event.next_line
-                yield event
-        except StreamOverflowError:
+                    yield event
+                elif isinstance(event, JobEvent):
+                    self._job = event.job
+                    if not self._job.status.ended:
+                        yield event
+                else:
+                    stopped = True
+        if self._job.status.ended:
+            yield EndEvent(job=self._job, next_line=self._line)
+        else:
             yield FollowOverflowEvent(next_line=self._line)
-            return
-        yield EndEvent(job=self._job, next_line=self._line)
 
     def _changed(self) -> JobEvent | None:
         """Return the job's change since the last look; its end is told last of all."""
@@ -113,10 +117,12 @@ class _Reader:
 def _listen_to_job(
     builder: Builder, job_id: str, put: Callable[..., None]
 ) -> Callable[[], None]:
-    """Attach a listener to one job; its end always has a place in the queue."""
+    """Attach a listener to one job; the last event always has a place in the queue."""
 
     def _on_event(event: Event) -> None:
         if isinstance(event, JobEvent) and event.job.job_id == job_id:
             put(event, last=event.job.status.ended)
+        elif builder.stopped:
+            put(event, last=True)
 
     return builder.listen(_on_event)

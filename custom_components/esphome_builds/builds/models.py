@@ -333,5 +333,10 @@ class FollowOverflowEvent(OverflowEvent):
 
 
 type FollowEvent = (
-    FollowSnapshotEvent | OutputEvent | JobEvent | GapEvent | EndEvent | FollowOverflowEvent
+    FollowSnapshotEvent
+    | OutputEvent
+    | JobEvent
+    | GapEvent
+    | EndEvent
+    | FollowOverflowEvent
 )

@@ -119,6 +119,12 @@ class LocalBuilder:
         self._cleaning: asyncio.Task[None] | None = None
         self._settling: asyncio.Handle | None = None
         self._accepting = False
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether nothing happens here any more."""
+        return self._stopped
 
     @property
     def info(self) -> BuilderInfo:
@@ -177,6 +183,8 @@ class LocalBuilder:
         self._settle()
         with suppress(OSError):
             await self._store.flush()
+        self._stopped = True
+        self._emit(BuilderEvent(builder=self._info))
 
     async def submit(self, request: BuildRequest) -> Submission:
         """Check all names, then make or find a job for each; raise `BuildError`."""
