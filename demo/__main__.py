@@ -5,6 +5,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 import shutil
+import signal
 import socket
 import sys
 from typing import Final
@@ -162,6 +163,11 @@ async def main() -> int:
     parser = argparse.ArgumentParser(prog="script/demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end when all is shown")
     options = parser.parse_args()
+    loop = asyncio.get_running_loop()
+    end = asyncio.current_task()
+    assert end is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end.cancel)
     server = make_server()
     async with AsyncExitStack() as stack:
         try:
@@ -179,5 +185,6 @@ async def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(asyncio.run(main()))
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
+        # All that was started has been stopped.
         sys.exit(0)
