@@ -1,0 +1,1 @@
+"""Makes this checkout's custom components importable for tests."""

@@ -205,7 +205,7 @@ class Server:
 
 def fetch(
     url: str, data: object = None, token: str = "", method: str | None = None
-) -> Any:
+) -> Any:  # noqa: ANN401 - JSON
     """Get a resource, or post data to it."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if data is not None and not isinstance(data, bytes):

@@ -178,7 +178,7 @@ async def test_clean_deletes_the_build(
     [
         (
             "platform: template",
-            "platfrom: template",
+            "platfrom: template",  # codespell:ignore
             "validate",
             "invalid_config",
             r"broken\.yaml, line \d+: .*platform",

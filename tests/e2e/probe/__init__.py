@@ -25,7 +25,9 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     peaks = Peaks()
     send_message = WebSocketHandler._send_message
 
-    def _send_message(self: WebSocketHandler, message: Any) -> None:
+    def _send_message(
+        self: WebSocketHandler, message: str | bytes | dict[str, Any]
+    ) -> None:
         send_message(self, message)
         if self._message_queue:
             peaks.pending = max(peaks.pending, len(self._message_queue))
@@ -51,7 +53,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
         )
         peaks.pending, peaks.held = 0, 0.0
 
-    WebSocketHandler._send_message = _send_message
+    WebSocketHandler._send_message = _send_message  # type: ignore[method-assign]
     hass.async_create_background_task(_watch(), "probe")
     websocket_api.async_register_command(hass, _peaks)
     return True
