@@ -14,9 +14,13 @@ import tracemalloc
 from hypothesis import given, settings, strategies as st
 import pytest
 
-from custom_components.esphome_builds.builds import log as log_module
+from custom_components.esphome_builds.builds import (
+    log as log_module,
+    log_files as log_files_module,
+)
 from custom_components.esphome_builds.builds.builder import Builder, UnknownJobError
 from custom_components.esphome_builds.builds.follow import SNAPSHOT_LINES, follow
+from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import (
     Cause,
     EndEvent,
@@ -258,6 +262,50 @@ async def test_job_changes_while_the_snapshot_is_sent(builder: StandIn) -> None:
     assert complete(follower, 0, 20)
     await builder.end()
     await follower.done()
+
+
+async def test_only_the_job_changes_while_the_snapshot_is_sent(
+    builder: StandIn,
+) -> None:
+    """Origin 6: a change without any output is told as well, once."""
+    sent = asyncio.Event()
+
+    async def _pace(_: FollowEvent) -> None:
+        await sent.wait()
+
+    builder.append(10)
+    follower = Follower(builder, pace=_pace)
+    await settle()
+    changed = builder.change(progress=7)
+    sent.set()
+    await settle()
+
+    assert follower.of(JobEvent) == [JobEvent(job=changed)]
+    await builder.end()
+    await follower.done()
+    assert len(follower.of(JobEvent)) == 1
+
+
+async def test_job_changes_while_the_history_is_sent(builder: StandIn) -> None:
+    """Who is far behind still sees how far the job is."""
+
+    async def _pace(event: FollowEvent) -> None:
+        if isinstance(event, OutputEvent) and event.from_line == 4000:
+            builder.change(progress=50)
+
+    builder.append(10_000)
+    follower = Follower(builder, 0, pace=_pace)
+    async with asyncio.timeout(10):
+        while follower.next_line < 10_000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await builder.end()
+    await follower.done()
+
+    (change,) = follower.of(JobEvent)
+    position = follower.events.index(change)
+    before = follower.events[position - 1]
+    assert isinstance(before, OutputEvent)
+    assert before.from_line <= 4500
 
 
 async def test_log_is_trimmed_while_the_snapshot_is_sent(builder: StandIn) -> None:
@@ -540,11 +588,19 @@ async def test_unknown_job(builder: StandIn) -> None:
         await anext(follow(slow, "1", Budget()))
 
 
-async def test_gap(builder: StandIn) -> None:
+@pytest.mark.usefixtures("small")
+async def test_gap(builder: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines that are gone for ever are told as a gap, wherever one starts."""
-    for _ in range(120):
-        builder.append(500, width=800)
+    for name, value in {
+        "HEAD_BYTES": 2000,
+        "LOG_BYTES": 12_000,
+        "SEGMENT_BYTES": 1500,
+    }.items():
+        monkeypatch.setattr(log_files_module, name, value)
+    for _ in range(60):
+        builder.append(10, width=80)
         await builder.log().throttle()
+        await builder.log()._written(builder.log().total)
     await builder.end()
     ((first, last),) = builder.log().gaps
 
@@ -555,8 +611,25 @@ async def test_gap(builder: StandIn) -> None:
         assert follower.gaps == ([(start, last)] if start <= last else [])
         assert [*follower.lines] == [
             *range(from_line, first),
-            *range(max(from_line, last + 1), 60_000),
+            *range(max(from_line, last + 1), 600),
         ]
+
+
+async def test_end_that_is_gone(builder: StandIn, tmp_path: Path) -> None:
+    """Lines at the end of a log that a crash took are a gap, and then comes the end."""
+    builder.append(100)
+    await builder.end()
+    builder.logs["1"] = log_module.JobLog(LogFiles(tmp_path / "1"), 150)
+    follower = Follower(builder, 90)
+    await follower.done()
+
+    assert [type(event) for event in follower.events] == [
+        FollowSnapshotEvent,
+        GapEvent,
+        EndEvent,
+    ]
+    assert follower.gaps == [(100, 149)]
+    assert follower.last == EndEvent(job=builder.jobs["1"], next_line=150)
 
 
 async def test_fifty_followers_of_a_flood(builder: StandIn) -> None:
@@ -575,7 +648,7 @@ async def test_fifty_followers_of_a_flood(builder: StandIn) -> None:
         for number, budget in enumerate(budgets)
     ]
     await settle()
-    for _ in range(100):
+    for _ in range(60):
         builder.append(500, width=30)
         await builder.log().throttle()
         await asyncio.sleep(0)
@@ -590,12 +663,12 @@ async def test_fifty_followers_of_a_flood(builder: StandIn) -> None:
             await follower.done(30)
             follower.lines |= lines
         assert isinstance(follower.last, EndEvent)
-        assert [*sorted(follower.lines)] == [*range(50_000)]
+        assert [*sorted(follower.lines)] == [*range(30_000)]
     assert builder.attached == 0
     assert all((budget.events, budget.bytes) == (0, 0) for budget in budgets)
 
 
-@pytest.mark.parametrize("turns", range(0, 60, 3))
+@pytest.mark.parametrize("turns", range(0, 60, 5))
 @pytest.mark.parametrize("lines", [0, 10_000])
 async def test_cancelled_anywhere(
     builder: StandIn, lines: int, turns: int, leftovers: list[object]

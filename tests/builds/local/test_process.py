@@ -406,6 +406,7 @@ class TestTree:
     ) -> None:
         """Where the system shows no processes the group is ended all the same."""
         monkeypatch.setattr(process_module, "_PROC", fake.parent / "none")
+        monkeypatch.setattr(process_module, "_KILL_SECONDS", 0.5)
 
         for end in ("exit 5", "sleep inf"):
             run = Run(fake, "spawn ignore", "spawn orphan", "print go", end)
