@@ -99,6 +99,7 @@ class Client:
         """Use a socket that is open and not authenticated yet."""
         self.socket = socket
         self.closed = False
+        self.overflows = 0
         self._ids = count(1)
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._subscriptions: dict[int, Subscription] = {}
@@ -165,6 +166,7 @@ class Client:
                 lines += event.get("lines", [])
                 if event["type"] == "end":
                     end = event
+                self.overflows += event["type"] == "overflow"
         return lines, end
 
     def pause(self) -> None:
@@ -209,8 +211,8 @@ class Client:
     async def _read(self) -> None:
         try:
             while True:
-                await self._reads.wait()
                 message = await self.socket.receive()
+                await self._reads.wait()
                 if message.type is not WSMsgType.TEXT:
                     break
                 content = orjson.loads(message.data)

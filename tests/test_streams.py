@@ -584,6 +584,7 @@ async def test_a_client_that_reads_slowly_ends_with_every_line(
     dawdling.cancel()
     slow.resume()
 
+    assert slow.overflows
     assert lines == [f"line {number}" for number in range(200_000)]
     assert end["job"]["status"] == "completed"
     assert quiet_connections()
