@@ -82,7 +82,7 @@ async def test_what_is_told(
     }
     assert [one["configuration"] for one in told["configurations"]] == [
         *("greenhouse.yaml", "kettle.yaml", "night-light.yaml"),
-        *("weather-station.yaml", "porch.yaml"),
+        *("porch.yaml", "weather-station.yaml"),
     ]
     assert told["job_count"] == {"completed": 1, "failed": 1}
     assert [job["job_id"] for job in told["jobs"]] == [job["job_id"] for job in jobs]

@@ -1,10 +1,12 @@
 """The events of a builder, as its event entity shows them."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
 
+from custom_components.esphome_builds.local import cache_dir
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
 from homeassistant.core import (
     Context,
@@ -18,7 +20,7 @@ from homeassistant.helpers.event import async_track_state_change_event
 
 from .clients import eventually
 from .fakes import write_configuration
-from .helpers import BUILDS, STATUS, async_act, async_until_state, shown
+from .helpers import BUILDS, STATUS, Steps, async_act, async_until_state, shown
 
 
 @pytest.fixture
@@ -171,3 +173,23 @@ async def test_the_last_event_is_restored(
 
     assert shown(hass, BUILDS).state == before.state
     assert shown(hass, BUILDS).attributes == before.attributes
+
+
+async def test_a_log_that_is_deleted_is_no_step(
+    hass: HomeAssistant, builder: MockConfigEntry, config_dir: Path
+) -> None:
+    """What changes of a job after its end is not told to automations as another end."""
+    steps = Steps(hass)
+    name = write_configuration(config_dir, "porch", "print anything")
+    jobs = []
+    with patch("custom_components.esphome_builds.builds.local.logs.ALL_LOGS_BYTES", 0):
+        for _ in range(3):
+            jobs += await async_act(hass, "validate", name, wait=True)
+        folder = cache_dir(hass, builder.entry_id) / "logs"
+        await eventually(lambda: not (folder / jobs[0]["job_id"]).exists())
+        await hass.async_block_till_done(wait_background_tasks=True)
+
+    known = builder.runtime_data.builder.jobs
+    assert known[jobs[0]["job_id"]].elided_lines == 1
+    for job in jobs:
+        assert steps.of(job) == ["queued", "started", "completed"]

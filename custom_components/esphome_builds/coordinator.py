@@ -70,7 +70,6 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         self._listening: list[Callable[[], None]] = []
         self._refreshing = False
         self._step_listeners: list[Callable[[str, Job], None]] = []
-        self._statuses: dict[str, JobStatus] = {}
         self._stopped = False
         self._waiting: set[asyncio.Event] = set()
 
@@ -158,7 +157,7 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     def _async_on_event(self, event: Event) -> None:
         """Pass one event on."""
         match event:
-            case JobEvent(job=job) if self._statuses.get(job.job_id) is not job.status:
+            case JobEvent(job=job, status_changed=True):
                 self._async_on_step(job)
             case ConfigurationEvent(configuration=configuration):
                 configuration = self._with_device(configuration)
@@ -174,9 +173,7 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     @callback
     def _async_on_step(self, job: Job) -> None:
         """Tell automations that a job has another status."""
-        self._statuses[job.job_id] = job.status
         if job.status.ended:
-            del self._statuses[job.job_id]
             self._last_job = job
         step = STEPS[job.status]
         for listener in tuple(self._step_listeners):

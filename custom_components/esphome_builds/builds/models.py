@@ -4,7 +4,7 @@ Everything here is frozen: a snapshot or an event that was handed out can never 
 under its reader. A change makes a new object with `dataclasses.replace`.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -207,7 +207,9 @@ class _Payload:
     @cached_property
     def json(self) -> bytes:
         """Return the event as JSON: its type, then its fields."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        # What does not tell events apart is for listeners in this process only.
+        names = (field.name for field in fields(self) if field.compare)
+        values = {name: getattr(self, name) for name in names}
         return orjson.dumps({"type": self.type, **values})
 
     @property
@@ -218,10 +220,11 @@ class _Payload:
 
 @dataclass(frozen=True, kw_only=True)
 class JobEvent(_Payload):
-    """A job was made or changed."""
+    """A job was made or changed; `status_changed` for each of its steps, once."""
 
     type: ClassVar[str] = "job"
     job: Job
+    status_changed: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

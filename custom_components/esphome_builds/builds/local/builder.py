@@ -437,10 +437,12 @@ class LocalBuilder:
         if before == job and before is not job:
             return
         self._queue.put(job)
-        if before is None or before is job or before.status is not job.status:
+        # Of a new job the queue knew before anybody else.
+        step = before is None or before is job or before.status is not job.status
+        if step:
             self._store.changed()
         self._touched.add(job.configuration)
-        self._emit(JobEvent(job=job))
+        self._emit(JobEvent(job=job, status_changed=step))
 
     def _on_look(self) -> None:
         """Take over what was found in the folder, and go on if that is possible now."""
@@ -452,8 +454,11 @@ class LocalBuilder:
     def _publish(self) -> None:
         """Tell what is different now in the configurations and the builder itself."""
         touched, self._touched = self._touched, set()
+        new = touched - self._configurations.keys()
         for name in sorted(touched):
             self._publish_configuration(name)
+        if new:
+            self._configurations = dict(sorted(self._configurations.items()))
         if (info := self._make_info()) != self._info:
             self._info = info
             self._emit(BuilderEvent(builder=info))
