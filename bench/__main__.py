@@ -8,6 +8,7 @@ from typing import Final
 
 from .intake import measure_intake
 from .processes import measure_process
+from .server import measure_idle, measure_overhead, measure_setup, measure_streams
 
 _MIB: Final = 1024 * 1024
 
@@ -31,18 +32,31 @@ PROCESSES: Final = {
     "redraws": ("redraws for a minute", "redraws 60", "50 ms, 32 MiB"),
     "rubbish": ("64 MiB of random bytes", f"rubbish {64 * _MIB}", "50 ms, 32 MiB"),
 }
+STREAMS: Final = {
+    "streams-1": 1,
+    "streams-32": 32,
+}
+COSTS: Final = {
+    "idle": measure_idle,
+    "overhead": measure_overhead,
+    "setup": measure_setup,
+}
 
 
 async def measure(name: str) -> str:
     """Measure one; return its row of the table."""
     if name in INTAKE:
         return await measure_intake(INTAKE[name])
+    if name in STREAMS:
+        return await measure_streams(STREAMS[name])
+    if name in COSTS:
+        return await COSTS[name]()
     return await measure_process(*PROCESSES[name])
 
 
 def main() -> None:
     """Measure what was asked for."""
-    names = [*INTAKE, *PROCESSES]
+    names = [*INTAKE, *PROCESSES, *STREAMS, *COSTS]
     parser = argparse.ArgumentParser("script/bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     # A process that measures one, so that none has the memory of the one before.
