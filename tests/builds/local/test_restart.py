@@ -201,6 +201,18 @@ async def test_stopped_in_order(house: House) -> None:
     assert len(house.runs()) == 2
 
 
+async def test_old_ends_are_not_told_again(house: House) -> None:
+    """A restart tells what it ended itself, and nothing of what had ended before."""
+    house.write("a", "upload: print go", "upload: sleep inf")
+    async with house.started() as tenant:
+        await tenant.run("compile", "a.yaml")
+        (upload,) = await tenant.submit("upload", "a.yaml")
+        await tenant.running(upload)
+    async with house.started() as tenant:
+        assert not [event for event in tenant.events if isinstance(event, JobEvent)]
+        assert len(tenant.builder.jobs) == 2
+
+
 async def test_log_goes_on(house: House) -> None:
     """Both attempts are in one log, whose numbers go on."""
     house.write("a", "lines 1000", "wait go")
