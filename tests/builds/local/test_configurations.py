@@ -8,6 +8,7 @@ from pathlib import Path
 import subprocess
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -433,35 +434,35 @@ def test_the_last_build_knows_what_the_file_does_not_say(
             b"esphome:\n  name: \xff\n",
             "Line 2 of kitchen.yaml is not UTF-8 text.",
         ),
-        (
-            "esphome:\n  name: a\n#" + "x" * 1024 * 1024,
-            "kitchen.yaml is larger than 1024 KiB.",
-        ),
-        (
-            "esphome:\n  a: " + "[" * 500_000,
-            f"Line 2 of kitchen.yaml is not valid YAML: {TOO_DEEP}.",
-        ),
-        (
-            "- " * 400_000,
-            f"Line 1 of kitchen.yaml is not valid YAML: {TOO_DEEP}.",
-        ),
-    ],
-    ids=[
-        "syntax",
-        "alias",
-        "alias of another document",
-        "three documents",
-        "control character",
-        "encoding",
-        "size",
-        "nested brackets",
-        "nested dashes",
     ],
 )
 def test_unreadable_file(folder: Folder, content: str | bytes, error: str) -> None:
     """A file that cannot be understood says why, and where, in one sentence."""
     folder.write(content)
     assert folder.only().error == error
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "count", "error"),
+    [
+        (KITCHEN, "#", 1024 * 1024, "kitchen.yaml is larger than 1024 KiB."),
+        (
+            KITCHEN + "a: ",
+            "[",
+            500_000,
+            f"Line 7 of kitchen.yaml is not valid YAML: {TOO_DEEP}.",
+        ),
+        ("", "- ", 400_000, f"Line 1 of kitchen.yaml is not valid YAML: {TOO_DEEP}."),
+    ],
+)
+def test_file_too_large_or_too_deep(
+    folder: Folder, start: str, more: str, count: int, error: str
+) -> None:
+    """A file that would take long to read is not read to its end."""
+    folder.write(start + more * count)
+    begun = time.thread_time()
+    assert folder.only().error == error
+    assert time.thread_time() - begun < 1
 
 
 def test_error_is_gone_when_the_file_is_right_again(folder: Folder) -> None:
@@ -512,6 +513,20 @@ def test_expansion_bombs(folder: Folder) -> None:
     assert found["cyclic.yaml"].name == "cyclic"
     assert found["x.yaml"].comment is None
     assert {it.error for it in found.values()} == {None}
+
+
+def test_many_long_substitutions(folder: Folder) -> None:
+    """A text too long to be shown is not put together first."""
+    folder.write(
+        f"substitutions:\n  long: {'x' * 1000}\n"
+        f"esphome:\n  name: a\n  comment: {'$long-' * 20_000}\n"
+    )
+    tracemalloc.start()
+    found = folder.only()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.error, found.comment) == (None, None)
+    assert peak < 5_000_000
 
 
 def test_long_chain_of_substitutions(folder: Folder) -> None:
@@ -754,6 +769,8 @@ def test_hostile_storage(folder: Folder, value: object) -> None:
     assert folder.only().built_hash is None
     folder.store(firmware_bin_path=value)
     assert folder.only().built_version is None
+    folder.store(build_path=None, firmware_bin_path=str(folder.data_dir / "build"))
+    assert folder.only().built_version is None
 
 
 @pytest.mark.parametrize("storage", [[], "text", {}, 1, None])
@@ -801,8 +818,13 @@ def test_nothing_outside_the_data_folder_is_read(
     folder.build({"config_hash": 1})
     build = folder.data_dir / "build" / "kitchen"
     (folder.data_dir / "link").symlink_to(outside)
+    beside = Path(f"{folder.data_dir}-beside")
+    outside.rename(beside)
+    outside.symlink_to(beside)
     for path in (
         str(outside),
+        str(beside),
+        f"{folder.data_dir}/a\0b",
         f"{folder.data_dir}/../outside",
         f"{folder.data_dir}/link",
         os.path.relpath(build),

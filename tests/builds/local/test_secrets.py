@@ -258,6 +258,7 @@ def test_number_of_lines_is_kept(values: list[str], text: str) -> None:
         ("<8>a<>b", "#b"),
         ("<08>a<028>b", "#b"),
         ("<1;8>a<28>b", "#b"),
+        ("<8;1>a<0>b", "#b"),
         ("<0;8;4>a<22;28>b", "#b"),
         ("<8;0>a", "<8;0>a"),
         ("<8><32>a<28>b", "#b"),
@@ -321,6 +322,8 @@ def test_nested_conceal_over_pieces() -> None:
     assert concealment.remove("two\x1b[28m' \x1b[8mb") == f"{REDACTED}' {REDACTED}"
     assert concealment.remove("c\nd") == f"{REDACTED}\nd"
     assert concealment.remove("e\x1b[28m") == "e\x1b[28m"
+    assert concealment.remove("a: \x1b[8m'\x1b[8mone") == f"a: {REDACTED}"
+    assert concealment.remove("two\x1b[28m'\x1b[28m b") == f"{REDACTED} b"
 
 
 def test_conceal_without_an_end() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from .declaration import MAX_TEXT
-from .files import MAX_BYTES, Signature, find, inside, read
+from .files import Signature, find, inside, read
 
 _MAX_HASH: Final = 0xFFFFFFFF
 
@@ -110,7 +110,7 @@ def _read_json(path: str) -> dict[str, Any]:
     """Return the object in a file, empty if there is none."""
     try:
         data, _ = read(path)
-        content = orjson.loads(data) if len(data) <= MAX_BYTES else None
+        content = orjson.loads(data)
     except OSError, orjson.JSONDecodeError:
         return {}
     return content if isinstance(content, dict) else {}

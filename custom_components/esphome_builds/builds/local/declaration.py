@@ -106,7 +106,7 @@ class _Substitutions:
         """Return what a field says."""
         if isinstance(node, Mapping):
             # An area may have an id beside its name.
-            node = node.items.get("name", node)
+            node = node.items.get("name")
         if node is None:
             return None
         text = self._expand(node, 0)
