@@ -120,24 +120,39 @@ async def test_a_client_that_stops_reading(
     assert "unable to keep up" not in flooded.log
 
 
-async def test_a_client_that_reads_slowly(flooded: Server, connect: Connect) -> None:
+async def test_a_client_that_reads_slowly(
+    flooded: Server, connect: Connect, tmp_path: Path
+) -> None:
     """It ends with every line, however often it has to come back."""
-    name = write_configuration(flooded.config_dir, "slow", "lines 150000")
-    slow = await connect(flooded)
+    go = tmp_path / "go"
+    # More than fits into the sockets' own buffers.
+    count = 1_500_000
+    name = write_configuration(
+        flooded.config_dir, "slow", f"wait {go}", f"lines {count}"
+    )
+    slow, other = await connect(flooded), await connect(flooded)
+    job_id = await submit(other, name)
+    following_slowly = asyncio.create_task(slow.follow_to_end(job_id))
+    # Commands of one connection are done in order: it follows when this is answered.
+    await asyncio.sleep(0)
+    await slow.call("esphome_builds/builders/list")
 
     async def _dawdle() -> None:
+        slow.pause()
+        go.touch()
+        await total_lines(other, job_id)
         while True:
-            slow.pause()
-            await asyncio.sleep(0.04)
             slow.resume()
+            await asyncio.sleep(0.04)
+            slow.pause()
             await asyncio.sleep(0.01)
 
     dawdling = asyncio.create_task(_dawdle())
-    lines, end = await slow.follow_to_end(await submit(slow, name))
+    lines, end = await following_slowly
     dawdling.cancel()
     slow.resume()
 
     assert slow.overflows
-    assert lines == [f"line {number}" for number in range(150_000)]
+    assert lines == [f"line {number}" for number in range(count)]
     assert end["job"]["status"] == "completed"
     assert "unable to keep up" not in flooded.log
