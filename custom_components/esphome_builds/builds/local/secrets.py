@@ -160,14 +160,6 @@ class Concealment:
         return spans, opened
 
 
-def remove_concealed(text: str) -> str:
-    """Return a text of as many lines without what is concealed in it.
-
-    A conceal that is not revealed hides the rest of its line.
-    """
-    return Concealment(lines=1).remove(text)
-
-
 def _effect(parameters: str) -> str | None:
     """Return the last of the codes that matter here in a "select graphic rendition"."""
     effect = None
