@@ -7,14 +7,19 @@ import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
+from unittest.mock import Mock
 
 import orjson
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
 
-from custom_components.esphome_builds.builds.models import SnapshotEvent
+from custom_components.esphome_builds.builds.models import OverflowEvent, SnapshotEvent
 from custom_components.esphome_builds.const import SIGNAL_BUILDERS, SIGNAL_EVENT
-from custom_components.esphome_builds.streams import DATA_CONNECTIONS, MAX_STREAMS
+from custom_components.esphome_builds.streams import (
+    DATA_CONNECTIONS,
+    MAX_STREAMS,
+    async_stream,
+)
 from homeassistant.components.websocket_api import ActiveConnection
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.dispatcher import DATA_DISPATCHER
@@ -425,7 +430,7 @@ async def test_a_stream_that_fails_says_so(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An error of ours is logged, told, and costs nobody the connection."""
+    """Origin 17: an error of ours is logged, told, and costs nobody the connection."""
     stream = await client.subscribe(SUBSCRIBE)
     await stream.next()
 
@@ -654,3 +659,32 @@ async def test_a_subscriber_that_stops_reading_overflows_and_comes_back(
     assert active == {
         job["job_id"] for job in jobs if job["status"] in ("queued", "running")
     }
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_overflow_is_told_and_then_cut_off(
+    hass: HomeAssistant, told: bool
+) -> None:
+    """Origin 16: the cut comes last, and also where telling fails."""
+    sent: list[str] = []
+    connection = Mock(subscriptions={})
+
+    def _send(name: str) -> None:
+        assert 7 in connection.subscriptions
+        sent.append(name)
+        if not told:
+            raise RuntimeError("The connection broke")
+
+    async def _overflowing() -> AsyncGenerator[OverflowEvent]:
+        yield OverflowEvent()
+
+    connection.send_message.side_effect = lambda _: _send("event")
+    connection.send_error.side_effect = lambda *_: _send("error") if told else None
+    async_stream(hass, connection, 7, _overflowing())
+    assert 7 in connection.subscriptions
+
+    await hass.async_block_till_done(wait_background_tasks=True)
+
+    assert sent == (["event", "error"] if told else ["event"])
+    assert connection.subscriptions == {}
+    assert connection not in hass.data[DATA_CONNECTIONS]
