@@ -1,7 +1,11 @@
 """Which device of Home Assistant a configuration belongs to."""
 
 import pytest
-from pytest_homeassistant_custom_component.common import MockConfigEntry
+from pytest_homeassistant_custom_component.common import (
+    MockConfigEntry,
+    MockModule,
+    mock_integration,
+)
 
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr
@@ -90,6 +94,8 @@ async def test_a_removed_entry(
     hass: HomeAssistant, client: Client, news: Subscription
 ) -> None:
     """A device also goes with its entry."""
+    # The real one needs packages that are installed when it is first used.
+    mock_integration(hass, MockModule("esphome"))
     entry = _entry(hass, "kettle")
     _device(hass, entry)
     await _async_configuration(news)
