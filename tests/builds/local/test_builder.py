@@ -499,6 +499,32 @@ class TestRequests:
         assert [call[1] for call in house.runs()] == ["compile", "upload"] * 2
         assert len(house.marks("old")) == len(house.marks("new")) == 1
 
+    @pytest.mark.parametrize("what", ["time", "size", "file"])
+    async def test_any_change_counts(
+        self, house: House, tenant: Tenant, what: str
+    ) -> None:
+        """A file is another one by its time, its size, or when it was replaced."""
+        house.write("a", "print go", "wait go")
+        (old,) = await tenant.submit("compile", "a.yaml")
+        await tenant.running(old)
+        path = house.config_dir / "a.yaml"
+        status = path.stat()
+        if what == "file":
+            path.rename(path.with_name("before"))
+            shutil.copy2(path.with_name("before"), path)
+        elif what == "size":
+            path.write_text(path.read_text() + "#\n")
+        if what == "time":
+            os.utime(path)
+        else:
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+        (new,) = await tenant.submit("compile", "a.yaml")
+
+        assert new.job_id != old.job_id
+        house.touch("go")
+        await tenant.ended(old, new)
+
     async def test_replace_what_runs(self, house: House, tenant: Tenant) -> None:
         """Replacing ends what is in the way, as superseded, and starts anew."""
         house.write("a", "compile: mark started", "compile: print go", "wait go")
@@ -809,9 +835,14 @@ class TestEvents:
             detach()
 
         detach = tenant.builder.listen(_once)
+        behind: list[Event] = []
+        tenant.builder.listen(behind.append)
+        told = len(tenant.events)
         await tenant.run("compile", "a.yaml")
 
         assert len(heard) == 1
+        # Whoever is behind it in the list misses nothing for that.
+        assert behind == tenant.events[told:]
 
     async def test_many_at_once(self, house: House, tenant: Tenant) -> None:
         """200 installs fit into the queue of a subscriber, as do their cancels."""
