@@ -656,7 +656,8 @@ async def test_a_subscriber_that_stops_reading_overflows_and_comes_back(
     assert len(wire.events) < 1000
     again = await client.subscribe(SUBSCRIBE)
     jobs = (await again.next())["jobs"]
-    assert active == {
+    # What they replaced may still be ending.
+    assert active <= {
         job["job_id"] for job in jobs if job["status"] in ("queued", "running")
     }
 

@@ -56,25 +56,21 @@ class _Connection:
     free_at: float = 0.0
 
     async def async_send(
-        self, connection: ActiveConnection, msg_id: int, payload: bytes
+        self, connection: ActiveConnection, msg_id: int, event: Payload
     ) -> None:
-        """Send when the client reads, then wait until that is on its way."""
+        """Send when what was sent before is on its way and the client reads."""
         async with self.turn:
-            while not self._reads:  # noqa: ASYNC110 - nothing tells when it does
-                await asyncio.sleep(_POLL_SECONDS)
-            connection.send_message(construct_event_message(msg_id, payload))
-            pause = self._spend(len(payload))
             # Home Assistant compresses in the executor, message by message. A turn of
             # our own there takes as long on a host that is slow or has much to do.
             await asyncio.to_thread(_pass)
-            await asyncio.sleep(pause)
-
-    def _spend(self, size: int) -> float:
-        """Note that a message was sent; return the seconds before the next one."""
-        now = asyncio.get_running_loop().time()
-        cost = (size + _MESSAGE_BYTES) / _BYTES_PER_SECOND
-        self.free_at = max(self.free_at, now) + cost
-        return max(0.0, self.free_at - now - _BURST_SECONDS)
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(0.0, self.free_at - loop.time() - _BURST_SECONDS))
+            while not self._reads:  # noqa: ASYNC110 - nothing tells when it does
+                await asyncio.sleep(_POLL_SECONDS)
+            payload = event.json
+            connection.send_message(construct_event_message(msg_id, payload))
+            cost = (len(payload) + _MESSAGE_BYTES) / _BYTES_PER_SECOND
+            self.free_at = max(self.free_at, loop.time()) + cost
 
     @property
     def _reads(self) -> bool:
@@ -166,7 +162,7 @@ async def _async_send_all(
     try:
         async with aclosing(events):
             async for event in events:
-                await shared.async_send(connection, msg_id, event.json)
+                await shared.async_send(connection, msg_id, event)
                 if isinstance(event, OverflowEvent):
                     # Clients in JavaScript hear of the event only; others of both.
                     connection.send_error(

@@ -112,7 +112,9 @@ class Process:
                 # Not a part of this task: it must be done even if this is cancelled.
                 ended = asyncio.create_task(end_all(process, self._command.token))
                 by_itself = await asyncio.shield(ended)
-        return Ending.EXITED if by_itself else ending, await process.wait()
+        code = await process.wait()
+        # One that was done just when it was asked to end did not end for that.
+        return Ending.EXITED if by_itself or code == 0 else ending, code
 
     async def _read(
         self,
