@@ -1102,6 +1102,17 @@ class TestUnavailable:
         assert count_in(fake_calls(house.fake), "version") == 2
 
     @pytest.mark.usefixtures("quick_looks")
+    async def test_idle(self, house: House, tenant: Tenant) -> None:
+        """An ESPHome that answered is not asked again and again, nor a file read."""
+        house.write("a")
+        await tenant.until(lambda: "a.yaml" in tenant.builder.configurations)
+        told = len(tenant.events)
+        await asyncio.sleep(0.5)
+
+        assert count_in(fake_calls(house.fake), "version") == 1
+        assert len(tenant.events) == told
+
+    @pytest.mark.usefixtures("quick_looks")
     async def test_not_esphome(self, house: House) -> None:
         """What does not answer as ESPHome is asked again later."""
         fake_version(house.fake, "print garbage")

@@ -1,13 +1,20 @@
 """What ESPHome is called with, and what a run that was ended comes to."""
 
+from pathlib import Path
+
 import pytest
 
 from custom_components.esphome_builds.builds.local import run as module
+from custom_components.esphome_builds.builds.local.process import Command, Limits
 from custom_components.esphome_builds.builds.local.run import (
     REPORT_SECONDS,
+    JobRun,
     arguments,
     stopped,
 )
+from custom_components.esphome_builds.builds.local.secrets import Redactor
+from custom_components.esphome_builds.builds.log import JobLog
+from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import Cause, JobKind, JobStatus
 
 from ..stand_in import make_job
@@ -50,6 +57,23 @@ def test_stopped(cause: Cause, status: JobStatus) -> None:
     assert (verdict.status, verdict.cause) == (status, cause)
     assert verdict.message
     assert verdict.message.endswith(".")
+
+
+async def test_stopped_before_its_process_starts(tmp_path: Path) -> None:
+    """A job that was ended that early never starts anything."""
+    started = tmp_path / "started"
+    command = Command(
+        argv=("touch", str(started)), cwd=tmp_path, environment={}, token="token"
+    )
+    run = JobRun(make_job(), command, Limits())
+    log = JobLog(LogFiles(tmp_path / "log"))
+    run.stop(Cause.SUPERSEDED)
+
+    result = await run.run(log, Redactor(()), lambda *_: None)
+
+    assert result == (stopped(Cause.SUPERSEDED), None)
+    assert not started.exists()
+    await log.close()
 
 
 @pytest.mark.parametrize(
