@@ -36,6 +36,8 @@ Flow:
     spawn [FLAGS]       leave a process running: `ignore` SIGTERM, `orphan` (its parent
                         ends), `session` (of its own), `hold` the output open, `print`
                         into it; without a flag just a child
+    leave PROGRAM       the same for another program, which gets "1000" for its argument
+                        and no variable at all
 """
 
 from collections.abc import Callable, Iterator
@@ -207,6 +209,12 @@ def _spawn(words: str = "") -> None:
     os.read(ready, 1)
 
 
+def _leave(program: str) -> None:
+    if os.fork() == 0:
+        _close()
+        os.execve(program, [program, "1000"], {})
+
+
 _VERBS: dict[str, Callable[..., None]] = {
     "close": _close,
     "compile": _compile,
@@ -216,6 +224,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "exit": lambda code: os._exit(int(code)),
     "flood": _flood,
     "ignore": _ignore,
+    "leave": _leave,
     "lines": _lines,
     "long": _long,
     "mark": _mark,

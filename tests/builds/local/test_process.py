@@ -26,7 +26,7 @@ from custom_components.esphome_builds.builds.local.process import (
     end_leftovers,
 )
 
-from ...fakes import install_fake, write_configuration
+from ...fakes import write_configuration
 from .conftest import living
 
 _MIB = 1024 * 1024
@@ -169,8 +169,16 @@ async def test_environment_and_folder(fake: Path) -> None:
 async def test_input_is_closed(fake: Path) -> None:
     """A process that asks a question gets no answer instead of waiting for one."""
     run = Run(fake, "stdin")
-
-    await run.run(5)
+    reading, writing = os.pipe()
+    os.write(writing, b"yes\n")
+    before = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        await run.run(5)
+    finally:
+        os.dup2(before, 0)
+        for file in (before, reading, writing):
+            os.close(file)
 
     assert run.lines == ["stdin: b''"]
 
@@ -624,10 +632,26 @@ class TestLeftovers:
                 process.wait(5)
 
 
-@pytest.mark.usefixtures("short_grace")
-async def test_name_that_is_hard_to_read(tmp_path: Path) -> None:
-    """A process may have any name, and is found by its group nevertheless."""
-    fake = install_fake(tmp_path, "a) R 1 (b c")
-    run = Run(fake, "spawn ignore", "exit 1")
+async def test_descendant_without_variables(fake: Path) -> None:
+    """One that lost the token is found by its group, whatever it calls itself."""
+    sleep = fake.with_name("a) R 1 (b")
+    sleep.symlink_to(shutil.which("sleep") or "")
+    run = Run(fake, f"leave {sleep}", "wait go", "exit 0")
+    task = run.start()
+    async with asyncio.timeout(5):
+        while not living_in(fake.parent, sleep.name):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    (fake.parent / "go").touch()
+    await task
 
-    assert (await run.run())[0] is Ending.EXITED
+    assert not living_in(fake.parent, sleep.name)
+
+
+def living_in(folder: Path, name: str) -> bool:
+    """Return whether a program of a folder runs."""
+    command = bytes(folder / name)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes().startswith(command):
+                return True
+    return False
