@@ -278,7 +278,7 @@ class TestJobs:
         assert variables["ESPHOME_DATA_DIR"] == str(house.settings.data_dir)
         assert variables["ESPHOME_BUILDS_JOB"] == job.job_id
 
-    async def test_secrets(self, house: House, tenant: Tenant) -> None:
+    async def test_secrets(self, house: House) -> None:
         """Values of secrets.yaml, and what ESPHome conceals, are in no log or event."""
         (house.config_dir / "secrets.yaml").write_text("wifi: hunter2000\n")
         house.write(
@@ -292,9 +292,10 @@ class TestJobs:
             "exit 2",
         )
 
-        job = await tenant.run("compile", "a.yaml")
+        async with house.started() as tenant:
+            job = await tenant.run("compile", "a.yaml")
+            lines = await tenant.lines(job)
 
-        lines = await tenant.lines(job)
         assert len(lines) == 4
         events = b"".join(event.json for event in tenant.events).decode()
         files = "".join(

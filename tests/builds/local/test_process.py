@@ -346,28 +346,32 @@ class TestStop:
 class TestTree:
     """What a process leaves behind."""
 
-    @pytest.mark.parametrize("escape", _ESCAPES)
     @pytest.mark.usefixtures("short_grace")
-    async def test_exit(self, fake: Path, escape: str) -> None:
+    async def test_exit(self, fake: Path) -> None:
         """When a process ends by itself, nothing that came of it stays."""
-        run = Run(fake, escape, escape, "print go", "exit 5")
+        runs = [Run(fake, step, step, "print go", "exit 5") for step in _ESCAPES]
 
-        assert await run.run() == (Ending.EXITED, 5)
-        assert b"go" in run.output
+        results = await asyncio.gather(*(run.run() for run in runs))
 
-    @pytest.mark.parametrize("escape", _ESCAPES)
+        assert results == [(Ending.EXITED, 5)] * len(runs)
+        assert all(b"go" in run.output for run in runs)
+
     @pytest.mark.usefixtures("short_grace")
-    async def test_stop(self, fake: Path, escape: str) -> None:
+    async def test_stop(self, fake: Path) -> None:
         """When a process is stopped, nothing that came of it stays."""
-        run = Run(fake, escape, escape, "print go", "ignore", "sleep inf")
-        task = run.start()
-        await run.until(b"go")
-        assert len(living(run.token)) == 3
-        run.process.stop()
+        runs = [
+            Run(fake, step, step, "print go", "ignore", "print ready", "sleep inf")
+            for step in _ESCAPES
+        ]
+        tasks = [run.start() for run in runs]
+        for run in runs:
+            await run.until(b"ready")
+            assert len(living(run.token)) == 3
+            run.process.stop()
 
-        ending, _ = await task
+        results = await asyncio.gather(*tasks)
 
-        assert ending is Ending.STOPPED
+        assert results == [(Ending.STOPPED, -signal.SIGKILL)] * len(runs)
 
     async def test_polite_first(self, fake: Path) -> None:
         """Descendants are asked first, too, and the grace is not waited for in vain."""
