@@ -20,7 +20,7 @@ from tests.fakes import install_fake, write_configuration
 
 _COMPILES: Final = 9
 _CONFIGURATIONS: Final = 100
-_FLOOD_BYTES: Final = 16 * 1024 * 1024
+_FLOOD_BYTES: Final = 4 * 1024 * 1024
 _IDLE_SECONDS: Final = 30.0
 _SETTLE_SECONDS: Final = 15.0
 _STARTS: Final = 3
