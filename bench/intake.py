@@ -7,11 +7,12 @@ from tempfile import TemporaryDirectory
 import time
 from typing import Final
 
+from custom_components.esphome_builds.builds.conceal import Concealment
 from custom_components.esphome_builds.builds.diagnosis import Diagnosis
 from custom_components.esphome_builds.builds.follow import follow
 from custom_components.esphome_builds.builds.lines import LineSplitter
 from custom_components.esphome_builds.builds.local.process import READ_BYTES
-from custom_components.esphome_builds.builds.local.secrets import Concealment, Redactor
+from custom_components.esphome_builds.builds.local.secrets import Redactor
 from custom_components.esphome_builds.builds.models import (
     EndEvent,
     FollowOverflowEvent,

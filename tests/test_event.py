@@ -182,7 +182,7 @@ async def test_a_log_that_is_deleted_is_no_step(
     steps = Steps(hass)
     name = write_configuration(config_dir, "porch", "print anything")
     jobs = []
-    with patch("custom_components.esphome_builds.builds.local.logs.ALL_LOGS_BYTES", 0):
+    with patch("custom_components.esphome_builds.builds.logs.ALL_LOGS_BYTES", 0):
         for _ in range(3):
             jobs += await async_act(hass, "validate", name, wait=True)
         folder = cache_dir(hass, builder.entry_id) / "logs"

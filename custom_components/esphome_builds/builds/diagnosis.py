@@ -63,6 +63,16 @@ class Verdict:
     message: str | None
 
 
+def stopped(cause: Cause) -> Verdict:
+    """Return the verdict for a job that was ended from outside."""
+    interrupted = cause is Cause.HOME_ASSISTANT_STOPPED
+    return Verdict(
+        status=JobStatus.INTERRUPTED if interrupted else JobStatus.CANCELLED,
+        cause=cause,
+        message=_STOPPED[cause],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Finding:
     """What explains a failure: a sentence as in a rule, and what fills its names."""
@@ -82,6 +92,11 @@ _MISSING: Final = _Finding(
 )
 _SILENT: Final = "ESPHome ended with exit code {exit_code} and did not say why."
 _SPOKE: Final = "ESPHome ended with exit code {exit_code}: {text}."
+_STOPPED: Final = {
+    Cause.CANCELLED_BY_USER: "The job was canceled.",
+    Cause.HOME_ASSISTANT_STOPPED: "Home Assistant stopped while this job was running.",
+    Cause.SUPERSEDED: "The job was replaced by a newer one.",
+}
 _UNREACHED: Final = _Finding(
     Cause.DOWNLOAD_FAILED, "A download for {configuration} failed: {network}."
 )
@@ -100,7 +115,7 @@ def _clean(line: str) -> str:
     return line.rstrip().replace("`", "'")
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """Return one sentence of printable characters that ends with a period."""
     text = "".join(char if char.isprintable() else " " for char in text)
     text = " ".join(text.split()).rstrip(".!?,;: ")
@@ -266,7 +281,7 @@ class Diagnosis:
         finding = self._explain(exit_code)
         message = finding.sentence.format_map(self._names() | finding.values)
         return Verdict(
-            status=JobStatus.FAILED, cause=finding.cause, message=_sentence(message)
+            status=JobStatus.FAILED, cause=finding.cause, message=sentence(message)
         )
 
     def _take(self, line: str) -> None:

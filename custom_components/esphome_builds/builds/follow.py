@@ -93,6 +93,8 @@ class _Reader:
             while not (self._job.status.ended or stopped):
                 event = await anext(stream)
                 if isinstance(event, OutputEvent):
+                    if event.from_line > self._line:
+                        yield GapEvent(from_line=self._line, next_line=event.from_line)
                     self._line = event.next_line
                     yield event
                 elif isinstance(event, JobEvent):

@@ -89,6 +89,11 @@ class JobLog:
             if first < memory
         ]
 
+    @property
+    def followed(self) -> bool:
+        """Return whether anybody listens."""
+        return bool(self._listeners)
+
     def listen(self, listener: Callable[[OutputEvent], None]) -> Callable[[], None]:
         """Call the listener with each batch from now on, until the result is called."""
         self._listeners.append(listener)
@@ -108,6 +113,14 @@ class JobLog:
         if self._open and self._open_timer is None:
             loop = asyncio.get_running_loop()
             self._open_timer = loop.call_later(BATCH_SECONDS, self._close_batch)
+
+    async def skip(self, count: int) -> None:
+        """Count lines that were printed but never came here: they are gone for ever."""
+        self._close_batch()
+        await self._written(self._next_batch)
+        self._batches.clear()
+        self._memory_lines = self._memory_bytes = 0
+        self._next_batch += count
 
     async def throttle(self) -> None:
         """Wait while the disk is behind by more than may wait in memory."""

@@ -12,6 +12,10 @@ import time
 
 import pytest
 
+from custom_components.esphome_builds.builds import (
+    logs as logs_module,
+    queue as queue_module,
+)
 from custom_components.esphome_builds.builds.builder import (
     MAX_CONFIGURATIONS,
     Builder,
@@ -24,8 +28,6 @@ from custom_components.esphome_builds.builds.builder import (
 from custom_components.esphome_builds.builds.follow import follow
 from custom_components.esphome_builds.builds.local import (
     environment as environment_module,
-    logs as logs_module,
-    queue as queue_module,
     watch as watch_module,
 )
 from custom_components.esphome_builds.builds.local.builder import (
@@ -33,7 +35,6 @@ from custom_components.esphome_builds.builds.local.builder import (
     LocalBuilder,
 )
 from custom_components.esphome_builds.builds.local.process import Limits
-from custom_components.esphome_builds.builds.local.store import JobStore
 from custom_components.esphome_builds.builds.models import (
     BuilderEvent,
     BuilderState,
@@ -51,6 +52,7 @@ from custom_components.esphome_builds.builds.models import (
     Requester,
     RequestKind,
 )
+from custom_components.esphome_builds.builds.store import JobStore
 from custom_components.esphome_builds.builds.stream import STREAM_EVENTS, Budget
 
 from ...fakes import FAKE_VERSION, fake_calls, fake_version

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from custom_components.esphome_builds.builds.local.store import load_jobs
 from custom_components.esphome_builds.builds.models import (
     Cause,
     Job,
@@ -17,6 +16,7 @@ from custom_components.esphome_builds.builds.models import (
     JobKind,
     JobStatus,
 )
+from custom_components.esphome_builds.builds.store import load_jobs
 
 from .conftest import living
 from .harness import House, Tenant

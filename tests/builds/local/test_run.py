@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from custom_components.esphome_builds.builds.diagnosis import stopped
 from custom_components.esphome_builds.builds.local import run as module
 from custom_components.esphome_builds.builds.local.process import Command, Limits
 from custom_components.esphome_builds.builds.local.run import (
-    REPORT_SECONDS,
     JobRun,
     arguments,
-    stopped,
 )
 from custom_components.esphome_builds.builds.local.secrets import Redactor
 from custom_components.esphome_builds.builds.log import JobLog
 from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import Cause, JobKind, JobStatus
+from custom_components.esphome_builds.builds.report import REPORT_SECONDS
 
 from ..stand_in import make_job
 

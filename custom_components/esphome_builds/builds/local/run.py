@@ -1,30 +1,22 @@
 """One run of one job: from the command to the verdict."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from ..diagnosis import Diagnosis, Verdict
+from ..conceal import Concealment
+from ..diagnosis import Diagnosis, Verdict, stopped
 from ..lines import LineSplitter
 from ..log import JobLog
 from ..models import Cause, Job, JobKind, JobStatus, Phase
-from ..progress import Progress
+from ..report import Reporter
 from .process import Command, Ending, Limits, Process
-from .secrets import Concealment, Redactor
-
-REPORT_SECONDS: Final = 0.25
-"""Between two reports of the progress of one job."""
+from .secrets import Redactor
 
 _COMMANDS: Final = {
     JobKind.VALIDATE: "config",
     JobKind.COMPILE: "compile",
     JobKind.UPLOAD: "upload",
     JobKind.CLEAN: "clean",
-}
-_STOPPED: Final = {
-    Cause.CANCELLED_BY_USER: "The job was canceled.",
-    Cause.HOME_ASSISTANT_STOPPED: "Home Assistant stopped while this job was running.",
-    Cause.SUPERSEDED: "The job was replaced by a newer one.",
 }
 
 
@@ -35,16 +27,6 @@ def arguments(job: Job) -> list[str]:
     if job.kind is JobKind.UPLOAD:
         result += ["--device", job.address or "OTA"]
     return result
-
-
-def stopped(cause: Cause) -> Verdict:
-    """Return the verdict for a job that was ended from outside."""
-    interrupted = cause is Cause.HOME_ASSISTANT_STOPPED
-    return Verdict(
-        status=JobStatus.INTERRUPTED if interrupted else JobStatus.CANCELLED,
-        cause=cause,
-        message=_STOPPED[cause],
-    )
 
 
 class JobRun:
@@ -59,12 +41,10 @@ class JobRun:
         """Prepare; nothing runs yet."""
         self._limits = limits
         self._process = Process(command, limits)
-        self._progress = Progress(job.kind)
+        self._kind = job.kind
         self._diagnosis = Diagnosis(
             kind=job.kind, configuration=job.configuration, address=job.address
         )
-        self._on_report: Callable[[Phase | None, int | None], None] | None = None
-        self._report_timer: asyncio.TimerHandle | None = None
         self._cause: Cause | None = None
 
     def stop(self, cause: Cause) -> None:
@@ -86,36 +66,24 @@ class JobRun:
         if self._cause is not None:
             return stopped(self._cause), None
         splitter = LineSplitter(Concealment().remove, redactor.clean)
+        reporter = Reporter(self._kind, on_report)
+
+        def _take(lines: list[str], redraw: str | None) -> None:
+            if lines:
+                log.append(lines)
+                self._diagnosis.feed(lines)
+            reporter.feed(lines, redraw)
 
         async def _on_output(data: bytes) -> None:
-            self._take(log, splitter.feed(data), splitter.redraw)
+            _take(splitter.feed(data), splitter.redraw)
             await log.throttle()
 
-        self._on_report = on_report
-        self._report()
         try:
             ending, exit_code = await self._process.run(_on_output)
         finally:
-            self._take(log, splitter.close(), None)
-            self._on_report = None
-            if self._report_timer is not None:
-                self._report_timer.cancel()
+            _take(splitter.close(), None)
+            reporter.close()
         return self._verdict(ending, exit_code), exit_code
-
-    def _take(self, log: JobLog, lines: list[str], redraw: str | None) -> None:
-        """Pass lines on to all who look at them."""
-        if lines:
-            log.append(lines)
-            self._diagnosis.feed(lines)
-        changed = self._progress.feed(lines, redraw)
-        if (lines or changed) and self._report_timer is None:
-            loop = asyncio.get_running_loop()
-            self._report_timer = loop.call_later(REPORT_SECONDS, self._report)
-
-    def _report(self) -> None:
-        self._report_timer = None
-        if self._on_report is not None:
-            self._on_report(self._progress.phase, self._progress.percent)
 
     def _verdict(self, ending: Ending, exit_code: int) -> Verdict:
         """Return what the run came to."""

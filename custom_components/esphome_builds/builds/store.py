@@ -1,8 +1,9 @@
 """The jobs on disk: one file, replaced whole, safe against power loss."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 import logging
 import os
@@ -12,7 +13,7 @@ from typing import Any, Final, get_type_hints
 
 import orjson
 
-from ..models import Cause, Job, JobKind, JobStatus, Phase, Requester
+from .models import Cause, Job, JobKind, JobStatus, Phase, Requester
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -22,8 +23,21 @@ _SET_ASIDE: Final = 3
 _VERSION: Final = 1
 
 
+@dataclass(kw_only=True)
+class Stored:
+    """The jobs, oldest first, and what was stored beside them."""
+
+    jobs: list[Job] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
 def load_jobs(path: Path) -> list[Job]:
-    """Return the stored jobs, oldest first; blocking.
+    """Return the stored jobs, oldest first, as `load` does; blocking."""
+    return load(path).jobs
+
+
+def load(path: Path) -> Stored:
+    """Return what is stored; blocking.
 
     A file that cannot be understood is set aside under another name, which is logged,
     and counts as empty. Raises `OSError` when it cannot be read.
@@ -31,13 +45,16 @@ def load_jobs(path: Path) -> list[Job]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return Stored()
     try:
         stored = orjson.loads(data)
         if stored["version"] != _VERSION:
             raise ValueError(f"unknown version {stored['version']}")  # noqa: TRY301
         jobs = {job.job_id: job for job in map(_job, stored["jobs"])}
-        return [jobs[job_id] for job_id in sorted(jobs)]
+        return Stored(
+            jobs=[jobs[job_id] for job_id in sorted(jobs)],
+            extra=dict(stored.get("extra", {})),
+        )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as err:
         aside = _set_aside(path)
         _LOGGER.error(
@@ -46,7 +63,7 @@ def load_jobs(path: Path) -> list[Job]:
             err,
             aside.name,
         )
-        return []
+        return Stored()
 
 
 def _set_aside(path: Path) -> Path:
@@ -89,10 +106,16 @@ def _job(stored: dict[str, Any]) -> Job:
 class JobStore:
     """Keeps the file like the jobs, one write at a time, however many changes come."""
 
-    def __init__(self, path: Path, jobs: Callable[[], Iterable[Job]]) -> None:
-        """Write what `jobs` returns at the time of writing."""
+    def __init__(
+        self,
+        path: Path,
+        jobs: Callable[[], Iterable[Job]],
+        extra: Callable[[], Mapping[str, object]] = dict,
+    ) -> None:
+        """Write what `jobs` returns at the time of writing, and `extra` beside it."""
         self._path = path
         self._jobs = jobs
+        self._extra = extra
         self._changes = 0
         self._written = 0
         self._writer: asyncio.Task[None] | None = None
@@ -121,7 +144,13 @@ class JobStore:
         try:
             while self._written < self._changes:
                 changes = self._changes
-                data = orjson.dumps({"version": _VERSION, "jobs": tuple(self._jobs())})
+                data = orjson.dumps(
+                    {
+                        "version": _VERSION,
+                        "jobs": tuple(self._jobs()),
+                        "extra": dict(self._extra()),
+                    }
+                )
                 await asyncio.to_thread(_replace, self._path, data)
                 self._written = changes
             self._error = None

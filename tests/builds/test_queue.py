@@ -7,22 +7,10 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings, strategies as st
 import pytest
 
+from custom_components.esphome_builds.builds import queue as queue_module
 from custom_components.esphome_builds.builds.builder import (
     BuilderUnavailableError,
     BuildRequest,
-)
-from custom_components.esphome_builds.builds.local import queue as queue_module
-from custom_components.esphome_builds.builds.local.queue import (
-    HISTORY,
-    HISTORY_OF_CONFIGURATION,
-    MAX_ACTIVE,
-    UPLOAD_SLOTS,
-    VALIDATE_SLOTS,
-    Accepted,
-    JobIds,
-    JobQueue,
-    restored,
-    without_prerequisite,
 )
 from custom_components.esphome_builds.builds.models import (
     Cause,
@@ -33,8 +21,21 @@ from custom_components.esphome_builds.builds.models import (
     Requester,
     RequestKind,
 )
+from custom_components.esphome_builds.builds.queue import (
+    HISTORY,
+    HISTORY_OF_CONFIGURATION,
+    MAX_ACTIVE,
+    UPLOAD_SLOTS,
+    VALIDATE_SLOTS,
+    Accepted,
+    JobIds,
+    JobQueue,
+    local_slots,
+    restored,
+    without_prerequisite,
+)
 
-from ..stand_in import NOW, make_job
+from .stand_in import NOW, make_job
 
 _STOPPED = Cause.HOME_ASSISTANT_STOPPED
 
@@ -42,7 +43,7 @@ _STOPPED = Cause.HOME_ASSISTANT_STOPPED
 @pytest.fixture
 def queue() -> JobQueue:
     """Return an empty queue with one place to compile."""
-    return JobQueue("entry", 1, ())
+    return JobQueue("entry", local_slots(1), ())
 
 
 def submit(
@@ -120,7 +121,7 @@ class TestIds:
     def test_queue_continues(self) -> None:
         """A queue goes on after the jobs it was given."""
         late = JobIds().next(NOW + timedelta(days=365))
-        queue = JobQueue("entry", 1, [make_job(late)])
+        queue = JobQueue("entry", local_slots(1), [make_job(late)])
 
         (job,) = submit(queue, RequestKind.COMPILE, "a.yaml").jobs
 
@@ -301,7 +302,7 @@ class TestOrder:
 
     def test_lanes_run_side_by_side(self) -> None:
         """Two places to compile, four to upload, two to validate."""
-        queue = JobQueue("entry", 2, ())
+        queue = JobQueue("entry", local_slots(2), ())
         for kind in (RequestKind.COMPILE, RequestKind.UPLOAD, RequestKind.VALIDATE):
             submit(queue, kind, *(f"{kind}-{number}.yaml" for number in range(6)))
 
@@ -392,7 +393,7 @@ class TestHistory:
         ids = JobIds()
         return JobQueue(
             "entry",
-            1,
+            local_slots(1),
             [
                 make_job(
                     ids.next(NOW),
@@ -437,7 +438,7 @@ class TestHistory:
 
     def test_what_has_just_ended_stays(self) -> None:
         """A job that ran for long is not forgotten at its end for being old."""
-        queue = JobQueue("entry", 1, [])
+        queue = JobQueue("entry", local_slots(1), [])
         (old,) = submit(queue, RequestKind.COMPILE, "old.yaml").jobs
         for number in range(HISTORY + 50):
             (job,) = submit(queue, RequestKind.VALIDATE, f"{number}.yaml").jobs
@@ -641,7 +642,7 @@ class Life:
 
     def __init__(self) -> None:
         """Start with an empty queue."""
-        self.queue = JobQueue("entry", 2, ())
+        self.queue = JobQueue("entry", local_slots(2), ())
         self.now = datetime(2026, 11, 24, tzinfo=UTC)
         self.starts: dict[str, int] = {}
 
@@ -691,7 +692,7 @@ class Life:
         """Restart after Home Assistant was killed."""
         jobs = restored([*self.queue.jobs.values()], NOW)
         assert not [job for job in jobs if job.status is JobStatus.RUNNING]
-        self.queue = JobQueue("entry", 2, jobs)
+        self.queue = JobQueue("entry", local_slots(2), jobs)
 
     def stop(self, number: int) -> None:
         """Restart in order."""

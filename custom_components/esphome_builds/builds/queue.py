@@ -12,8 +12,8 @@ import secrets
 from types import MappingProxyType
 from typing import Final
 
-from ..builder import BuilderUnavailableError, BuildRequest
-from ..models import Cause, Job, JobKind, JobStatus, Phase, RequestKind
+from .builder import BuilderUnavailableError, BuildRequest
+from .models import Cause, Job, JobKind, JobStatus, Phase, RequestKind
 
 HISTORY: Final = 500
 HISTORY_OF_CONFIGURATION: Final = 20
@@ -46,6 +46,15 @@ _LANES: Final = {
     JobKind.UPLOAD: Lane.UPLOAD,
 }
 _RESUMABLE: Final = (JobKind.VALIDATE, JobKind.COMPILE)
+
+
+def local_slots(compile_slots: int) -> dict[Lane, int]:
+    """Return how many jobs a host runs side by side."""
+    return {
+        Lane.VALIDATE: VALIDATE_SLOTS,
+        Lane.COMPILE: compile_slots,
+        Lane.UPLOAD: UPLOAD_SLOTS,
+    }
 
 
 class JobIds:
@@ -81,14 +90,15 @@ class JobQueue:
     - A job that depends on another runs after that one has completed.
     """
 
-    def __init__(self, entry_id: str, compile_slots: int, jobs: Iterable[Job]) -> None:
-        """Start with the jobs of an earlier run, as `restored` made them."""
+    def __init__(
+        self, entry_id: str, slots: Mapping[Lane, int], jobs: Iterable[Job]
+    ) -> None:
+        """Start with the jobs of an earlier run, as `restored` made them.
+
+        A lane without a number of slots has no limit.
+        """
         self._entry_id = entry_id
-        self._slots = {
-            Lane.VALIDATE: VALIDATE_SLOTS,
-            Lane.COMPILE: compile_slots,
-            Lane.UPLOAD: UPLOAD_SLOTS,
-        }
+        self._slots = {lane: slots.get(lane, MAX_ACTIVE) for lane in Lane}
         self._jobs: dict[str, Job] = {}
         self._active: dict[str, None] = {}
         self._of: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -143,8 +153,22 @@ class JobQueue:
                 result.append(job)
         return result
 
+    def adopt(self, kind: JobKind, configuration: str, created_at: datetime) -> Job:
+        """Return a new job for what somebody else asked for; `put` makes it known."""
+        return Job(
+            job_id=self._ids.next(created_at),
+            entry_id=self._entry_id,
+            configuration=configuration,
+            kind=kind,
+            status=JobStatus.QUEUED,
+            created_at=created_at,
+        )
+
     def put(self, job: Job) -> None:
-        """Take over a job's new state."""
+        """Take over a job's new state, or a new job."""
+        if job.job_id not in self._jobs:
+            self._add(job)
+            return
         self._jobs[job.job_id] = job
         if job.status.ended:
             self._active.pop(job.job_id, None)
@@ -253,8 +277,12 @@ class JobQueue:
         ]
 
 
-def restored(jobs: Sequence[Job], now: datetime) -> list[Job]:
+def restored(
+    jobs: Sequence[Job], now: datetime, elsewhere: Collection[str] = ()
+) -> list[Job]:
     """Return the jobs of an earlier run with statuses that are true now.
+
+    What runs elsewhere was not touched by the restart.
 
     What was queued is queued. A compile or validate that was cut off is queued once
     more as the second attempt; anything else that was cut off is interrupted. An upload
@@ -262,6 +290,9 @@ def restored(jobs: Sequence[Job], now: datetime) -> list[Job]:
     """
     result: dict[str, Job] = {}
     for stored in jobs:
+        if stored.job_id in elsewhere:
+            result[stored.job_id] = stored
+            continue
         job = _restored(stored, now)
         if job.status is JobStatus.QUEUED and job.depends_on is not None:
             before = result.get(job.depends_on)

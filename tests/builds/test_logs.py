@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from custom_components.esphome_builds.builds.local import logs as module
-from custom_components.esphome_builds.builds.local.logs import ALL_LOGS_BYTES, Logs
+from custom_components.esphome_builds.builds import logs as module
 from custom_components.esphome_builds.builds.log import JobLog
+from custom_components.esphome_builds.builds.logs import ALL_LOGS_BYTES, Logs
 
 _KIB = 1024
 

@@ -11,9 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from custom_components.esphome_builds.builds.local import store as store_module
-from custom_components.esphome_builds.builds.local.queue import JobIds
-from custom_components.esphome_builds.builds.local.store import JobStore, load_jobs
+from custom_components.esphome_builds.builds import store as store_module
 from custom_components.esphome_builds.builds.models import (
     Cause,
     Job,
@@ -22,8 +20,10 @@ from custom_components.esphome_builds.builds.models import (
     Phase,
     Requester,
 )
+from custom_components.esphome_builds.builds.queue import JobIds
+from custom_components.esphome_builds.builds.store import JobStore, load_jobs
 
-from ..stand_in import NOW, make_job
+from .stand_in import NOW, make_job
 
 _IDS = JobIds()
 

@@ -9,8 +9,8 @@ import shutil
 from typing import Final
 from weakref import WeakValueDictionary
 
-from ..log import JobLog
-from ..log_files import LogFiles
+from .log import JobLog
+from .log_files import LogFiles
 
 ALL_LOGS_BYTES: Final = 256 * 1024 * 1024
 _RECENT: Final = 8

@@ -1,0 +1,1 @@
+"""Builds on an ESPHome Device Builder server, which runs ESPHome for us."""

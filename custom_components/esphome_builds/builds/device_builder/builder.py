@@ -1,0 +1,1116 @@
+"""The builder that lets an ESPHome Device Builder server run ESPHome."""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+import logging
+from pathlib import Path
+from typing import Any, Final, override
+
+from aiohttp import ClientSession
+
+from ..base import BaseBuilder, Surroundings
+from ..builder import BuilderUnavailableError
+from ..conceal import Concealment
+from ..diagnosis import Diagnosis, Verdict, stopped
+from ..lines import LineSplitter
+from ..log import JobLog
+from ..models import (
+    BuilderKind,
+    BuilderState,
+    Cause,
+    Configuration,
+    Job,
+    JobKind,
+    JobStatus,
+    Phase,
+)
+from ..queue import HISTORY, VALIDATE_SLOTS, Lane
+from ..store import Stored, load
+from .client import Client, Credentials
+from .errors import (
+    CannotConnectError,
+    CommandError,
+    DeviceBuilderError,
+    InvalidAuthError,
+    ProtocolError,
+    TooMuchError,
+)
+from .gauge import Gauge
+from .link import Link
+from .output import Copy, Inbox, Tap, stored_output
+from .verdict import (
+    CANCELED,
+    CUT_OFF,
+    IN_DOUBT,
+    OFFLINE,
+    SHUT_DOWN,
+    UNKNOWN_END,
+    refused,
+    verdict,
+    where,
+)
+from .wire import OTA, ServerJob, parse_devices, parse_job
+
+_LOGGER = logging.getLogger(__name__)
+
+CANCEL_SECONDS: Final = 60.0
+FOLLOWED_SECONDS: Final = 10.0
+"""For how long a log that was opened counts as followed before anybody listens."""
+
+LOOK_SECONDS: Final = 30.0
+"""Between two looks at the list of devices, and at jobs that were silent as long."""
+
+SEED_SECONDS: Final = 60.0
+
+_FIRST_LOOK_SECONDS: Final = 5.0
+_MAX_SERVER_JOBS: Final = 5000
+_SETTLE_SECONDS: Final = 1.0
+_SKEW: Final = timedelta(minutes=5)
+_STEPS: Final = frozenset(
+    (
+        "job_queued",
+        "job_started",
+        "job_completed",
+        "job_failed",
+        "job_cancelled",
+        "snapshot",
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceBuilderSettings:
+    """Which server, who we are there, and where a builder keeps its own files.
+
+    `url` is as `server_url` makes it.
+    """
+
+    entry_id: str
+    title: str
+    url: str
+    cache_dir: Path
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        """Return what may be shown."""
+        return f"DeviceBuilderSettings(url={self.url!r})"
+
+
+@dataclass(kw_only=True, slots=True)
+class _Remote:
+    """What ties a job to the server's; `server_id` is None until that answered.
+
+    `base` is the number of the server's first line in our log. An upload that is
+    `chained` was asked for together with the compile before it.
+    """
+
+    server_id: str | None = None
+    base: int = 0
+    chained: bool = False
+
+
+class DeviceBuilder(BaseBuilder):
+    """Sends jobs to a server one by one for each configuration, and mirrors all there.
+
+    The server cancels what is active for a configuration when something new is asked
+    for, so a job waits here until the one before it has ended there.
+    """
+
+    _kind = BuilderKind.DEVICE_BUILDER
+
+    def __init__(
+        self,
+        settings: DeviceBuilderSettings,
+        session: ClientSession,
+        on_invalid_auth: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is read and nobody is asked yet.
+
+        `on_invalid_auth` is called when the server does not accept user name and
+        password (any more), once until it did again.
+        """
+        super().__init__(settings.entry_id, settings.title, settings.cache_dir)
+        self._settings = settings
+        self._on_invalid_auth = on_invalid_auth
+        self._refused = False
+        self._link = Link(
+            settings.url,
+            Credentials(username=settings.username, password=settings.password),
+            session,
+            self._serve,
+            self._on_down,
+        )
+        self._connecting: asyncio.Task[None] | None = None
+        self._client: Client | None = None
+        self._ready = False
+        self._was_ready = False
+        self._shut_down = False
+        self._version: str | None = None
+        self._problem: str | None = None
+        self._found: Mapping[str, Configuration] = {}
+        self._look_now = asyncio.Event()
+        self._remotes: dict[str, _Remote] = {}
+        self._ours: dict[str, str] = {}
+        self._latest: dict[str, ServerJob] = {}
+        self._heard: dict[str, float] = {}
+        self._active_there: dict[str, ServerJob] = {}
+        self._seen: dict[str, ServerJob] | None = None
+        self._sending: dict[str, list[ServerJob]] = {}
+        self._causes: dict[str, Cause] = {}
+        self._copies: dict[str, Copy] = {}
+        self._unreadable: set[str] = set()
+        self._gauges: dict[str, Gauge] = {}
+        self._taps: dict[str, asyncio.Task[None]] = {}
+        self._asked_for: dict[str, float] = {}
+        self._concluding: dict[str, asyncio.Task[None]] = {}
+        self._validating: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    @property
+    def auth_invalid(self) -> bool:
+        """Return whether the server does not accept user name and password."""
+        return self._refused
+
+    async def start(self) -> None:
+        """Load the jobs; raise `BuilderUnavailableError` where that cannot work yet."""
+        try:
+            stored = await asyncio.to_thread(self._load)
+        except OSError as err:
+            raise BuilderUnavailableError(f"{err.filename}: {err.strerror}.") from err
+        self._remotes = _remotes(stored)
+        self._ours = {
+            remote.server_id: job_id
+            for job_id, remote in self._remotes.items()
+            if remote.server_id is not None
+        }
+        self._begin(stored.jobs, {Lane.VALIDATE: VALIDATE_SLOTS}, self._remotes)
+
+    def resume(self) -> None:
+        """Begin to connect, and tell what the restart ended."""
+        self._accept()
+        self._connecting = asyncio.create_task(self._link.run(), name="device builder")
+        self._clean_up()
+
+    async def stop(self) -> None:
+        """End what is only ours as interrupted; what runs on the server goes on."""
+        self._accepting = False
+        for job_id in tuple(self._validating):
+            self._causes[job_id] = Cause.HOME_ASSISTANT_STOPPED
+        tasks = {
+            *filter(None, (self._connecting,)),
+            *self._validating.values(),
+            *self._taps.values(),
+            *self._concluding.values(),
+            *self._tasks,
+        }
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for gauge in self._gauges.values():
+            gauge.close()
+        for copy in self._copies.values():
+            await copy.log.close()
+        self._release(None)
+        await self._conclude()
+
+    async def cancel(self, job_id: str, cause: Cause = Cause.CANCELLED_BY_USER) -> Job:
+        """End a job and return it when it has ended.
+
+        Raises `UnknownJobError`, or `BuilderUnavailableError` where the server does not
+        end it.
+        """
+        job = self._job(job_id)
+        if job.status.ended:
+            return job
+        if self._client is None and job_id in self._remotes:
+            raise BuilderUnavailableError(self._info.message or "It is not connected.")
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, []).append(waiting)
+        self._end(job, cause)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await waiting
+        except TimeoutError:
+            message = "ESPHome Device Builder does not end this job."
+            raise BuilderUnavailableError(message) from None
+        return self.jobs.get(job_id, job)
+
+    @override
+    async def open_log(self, job_id: str) -> JobLog:
+        """Return the log of a job, with what the server has of it up to now."""
+        log = await super().open_log(job_id)
+        job, remote = self._job(job_id), self._remotes.get(job_id)
+        if job.kind is JobKind.VALIDATE:
+            return log
+        if job.status.ended:
+            if remote is not None and remote.server_id and log.total == 0:
+                with suppress(DeviceBuilderError, TimeoutError):
+                    await self._fetch(job, remote)
+            return log
+        await self._copy(job)
+        self._asked_for[job_id] = asyncio.get_running_loop().time()
+        if (tap := self._tap(job_id)) is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_LOOK_SECONDS):
+                    await tap.first_look.wait()
+        return log
+
+    @property
+    @override
+    def _surroundings(self) -> Surroundings:
+        """Return what the server said last."""
+        if self._ready:
+            state = BuilderState.READY
+        elif self._problem is None:
+            state = BuilderState.CONNECTING
+        else:
+            state = BuilderState.UNAVAILABLE
+        return Surroundings(
+            state=state,
+            version=self._version,
+            problem=self._problem,
+            configurations=self._found,
+        )
+
+    @override
+    async def _check_names(self, names: Collection[str]) -> None:
+        """Raise `UnknownConfigurationError` unless the server has all of them."""
+        client = self._client
+        if not self._ready or client is None:
+            message = self._info.message or "It is not connected yet."
+            raise BuilderUnavailableError(message)
+        if not self._configurations.keys() >= set(names):
+            # It may have been written a moment ago.
+            try:
+                await self._look(client)
+            except DeviceBuilderError as err:
+                raise BuilderUnavailableError(str(err)) from err
+        self._require(names)
+
+    @override
+    async def _stale(self, names: Collection[str]) -> set[str]:
+        """Return nothing: what the server works on cannot be seen from here."""
+        return set()
+
+    @override
+    def _look_soon(self) -> None:
+        """Look what an ended job has changed."""
+        self._look_now.set()
+
+    @override
+    def _extra(self) -> Mapping[str, object]:
+        """Return which job is which on the server."""
+        return {
+            "server": {
+                job_id: {
+                    "id": remote.server_id,
+                    "base": remote.base,
+                    "chained": remote.chained,
+                }
+                for job_id, remote in self._remotes.items()
+            }
+        }
+
+    @override
+    def _clean_up(self) -> None:
+        """Forget what the history does not hold, here and in what ties it."""
+        super()._clean_up()
+        for job_id in self._remotes.keys() - self.jobs.keys():
+            remote = self._remotes.pop(job_id)
+            if remote.server_id is not None:
+                self._ours.pop(remote.server_id, None)
+
+    @override
+    def _update(self, job: Job, *, quiet: bool = False) -> None:
+        """Take over a job's new state, and let go of it when it has ended."""
+        super()._update(job, quiet=quiet)
+        if job.status.ended:
+            self._let_go(job.job_id)
+
+    def _let_go(self, job_id: str) -> None:
+        """Free what an active job needs, and whoever waits for its end."""
+        if (gauge := self._gauges.pop(job_id, None)) is not None:
+            gauge.close()
+        for known in (self._copies, self._latest, self._heard, self._asked_for):
+            known.pop(job_id, None)
+        self._causes.pop(job_id, None)
+        for waiting in self._waiting.pop(job_id, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _load(self) -> Stored:
+        """Read what an earlier run left; blocking."""
+        self._settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        return load(self._settings.cache_dir / "jobs.json")
+
+    # The connection.
+
+    async def _serve(self, client: Client) -> None:
+        """Use a connection until it ends, which raises why."""
+        try:
+            async with client.stream("firmware/follow_jobs", self._on_event) as answer:
+                async with asyncio.timeout(SEED_SECONDS):
+                    await self._seed(client)
+                looking = asyncio.create_task(self._keep_looking(client))
+                answer.add_done_callback(lambda _: looking.cancel())
+                try:
+                    await asyncio.wait([looking])
+                finally:
+                    looking.cancel()
+                if answer.done():
+                    answer.result()
+                if not looking.cancelled():
+                    looking.result()
+                raise ProtocolError("The server ended its stream of jobs.")
+        except TimeoutError:
+            raise CannotConnectError("The server tells no end of jobs.") from None
+        finally:
+            self._shut_down = client.shut_down
+            self._disconnected()
+
+    async def _seed(self, client: Client) -> None:
+        """Learn what there is, and put it in the place of what was known before."""
+        self._seen = {}
+        self._version = client.info.esphome_version
+        self._found = await self._devices(client)
+        # What was sent before the second of two answers without a job between them is
+        # all there is: the server sends what it knows in one go.
+        count = -1
+        while count != len(self._seen):
+            count = len(self._seen)
+            await client.command("ping")
+        seen, self._seen = self._seen, None
+        self._client = client
+        self._ready, self._problem, self._refused = True, None, False
+        self._active_there = {job_id: job for job_id, job in seen.items() if job.active}
+        self._resolve_doubts(seen)
+        for job in sorted(seen.values(), key=_created):
+            self._on_job(job, quiet=not self._was_ready)
+        await self._ask_for_missing(client, seen)
+        self._was_ready = True
+        self._shut_down = False
+        self._link.up()
+        self._touched.update(self._found, self._configurations)
+        for job_id in self._copies:
+            self._tap(job_id)
+        self._pump()
+        self._publish()
+
+    def _disconnected(self) -> None:
+        """Do without a connection from now on."""
+        self._client = None
+        self._ready = False
+        self._seen = None
+        self._active_there.clear()
+        for task in (*self._taps.values(), *self._concluding.values()):
+            task.cancel()
+        self._release(self._causes)
+
+    def _release(self, jobs: Iterable[str] | None) -> None:
+        """Tell those who wait for jobs to end that it will not happen now."""
+        for job_id in tuple(self._waiting if jobs is None else jobs):
+            for waiting in self._waiting.pop(job_id, ()):
+                if not waiting.done():
+                    waiting.set_exception(
+                        BuilderUnavailableError("The connection to the server broke.")
+                    )
+
+    def _on_down(self, error: DeviceBuilderError) -> None:
+        """Tell that the server cannot be used, and why."""
+        self._problem = f"ESPHome Device Builder cannot be used: {error}"
+        self._publish()
+        if isinstance(error, InvalidAuthError) and not self._refused:
+            self._refused = True
+            if self._on_invalid_auth is not None:
+                self._on_invalid_auth()
+
+    async def _keep_looking(self, client: Client) -> None:
+        """Look at devices, and at jobs that nothing is heard of."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._look_now.wait()
+                # Several jobs may end together.
+                await asyncio.sleep(_SETTLE_SECONDS)
+            except TimeoutError:
+                await self._ask_for_silent(client)
+            self._look_now.clear()
+            await self._look(client)
+
+    async def _look(self, client: Client) -> None:
+        """Take over the list of devices."""
+        found = await self._devices(client)
+        self._touched.update(found, self._found)
+        self._found = found
+        self._publish()
+
+    async def _devices(self, client: Client) -> Mapping[str, Configuration]:
+        try:
+            answer = await client.command("devices/list")
+        except CommandError as err:
+            raise CannotConnectError(f"It does not list its devices: {err}.") from err
+        return parse_devices(answer, self._entry_id, self._version)
+
+    # What the server tells.
+
+    def _on_event(self, event: str, data: Any) -> None:  # noqa: ANN401 - checked here
+        """Take an event of the stream of all jobs; ignore what is not known."""
+        if event in _STEPS:
+            job = parse_job(data)
+            if self._seen is None:
+                self._on_job(job)
+                self._pump()
+                self._publish()
+            elif len(self._seen) < _MAX_SERVER_JOBS:
+                self._seen[job.job_id] = job
+            else:
+                raise ProtocolError("The server tells no end of jobs.")
+        elif event == "job_output" and isinstance(data, Mapping):
+            self._on_output(data.get("job_id"), data.get("line"))
+
+    def _on_output(self, server_id: object, line: object) -> None:
+        if not isinstance(server_id, str) or not isinstance(line, str):
+            raise ProtocolError("The server sent output that makes no sense.")
+        if (job_id := self._ours.get(server_id)) is not None:
+            self._heard[job_id] = asyncio.get_running_loop().time()
+            if (gauge := self._gauges.get(job_id)) is not None:
+                gauge.feed(line)
+
+    def _on_job(self, server: ServerJob, *, quiet: bool = False) -> None:
+        """Take over a job as the server has it now."""
+        if server.active:
+            self._active_there[server.job_id] = server
+        else:
+            self._active_there.pop(server.job_id, None)
+        job_id = self._ours.get(server.job_id) or self._match_upload(server)
+        if job_id is None:
+            if not _is_shown(server):
+                return
+            if (waiting := self._sending.get(server.configuration)) is not None:
+                # It may be what the server is about to answer.
+                waiting.append(server)
+                return
+            job_id = self._adopt(server, quiet=quiet)
+        if job_id is not None:
+            self._apply(job_id, server)
+
+    def _match_upload(self, server: ServerJob) -> str | None:
+        """Return the upload of ours that was asked for together with its compile."""
+        head = self._ours.get(server.depends_on or "")
+        for job in self._queue.dependents(head) if head is not None else ():
+            remote = self._remotes.get(job.job_id)
+            if remote is not None and remote.chained and remote.server_id is None:
+                self._tie(job.job_id, server.job_id)
+                return job.job_id
+        return None
+
+    def _tie(self, job_id: str, server_id: str) -> None:
+        remote = self._remotes.setdefault(job_id, _Remote())
+        remote.server_id = server_id
+        self._ours[server_id] = job_id
+        self._store.changed()
+
+    def _adopt(self, server: ServerJob, *, quiet: bool) -> str | None:
+        """Take in a job of somebody else; return its id unless there is nothing to do.
+
+        Of those that ended long before, only as many as the history has room for.
+        """
+        ended = len(self.jobs) - len(self._queue.active)
+        if server.kind is None or (quiet and not server.active and ended >= HISTORY):
+            return None
+        depends_on = self._ours.get(server.depends_on or "")
+        job = replace(
+            self._queue.adopt(
+                server.kind,
+                server.configuration,
+                server.created_at or datetime.now(UTC),
+            ),
+            address=server.address if server.kind is JobKind.UPLOAD else None,
+            depends_on=depends_on,
+            phase=None if depends_on is None else Phase.WAITING,
+        )
+        self._tie(job.job_id, server.job_id)
+        if server.active or not quiet:
+            self._update(job)
+            return job.job_id
+        end = verdict(job, server, _diagnosis(job))
+        self._update(
+            replace(
+                job,
+                status=end.status,
+                started_at=server.started_at,
+                finished_at=server.completed_at or job.created_at,
+                phase=None,
+                progress=100 if end.status is JobStatus.COMPLETED else None,
+                exit_code=server.exit_code,
+                cause=end.cause,
+                message=end.message,
+            ),
+            quiet=True,
+        )
+        return None
+
+    def _apply(self, job_id: str, server: ServerJob) -> None:
+        """Bring a job to the state that it has on the server."""
+        job = self.jobs.get(job_id)
+        if job is None or job.status.ended:
+            return
+        self._latest[job_id] = server
+        self._heard[job_id] = asyncio.get_running_loop().time()
+        before = self.jobs.get(job.depends_on or "")
+        if before is not None and not before.status.ended and server.status != "queued":
+            # What comes first has ended there, and soon will here.
+            return
+        if server.status == "queued":
+            self._apply_queued(job, server)
+        elif server.status == "running":
+            self._apply_running(job, server)
+        elif job_id not in self._concluding:
+            canceled = self._canceled(job_id, server)
+            self._concluding[job_id] = asyncio.create_task(
+                self._conclude_job(job_id, server, canceled)
+            )
+
+    def _apply_queued(self, job: Job, server: ServerJob) -> None:
+        again = job.status is JobStatus.RUNNING
+        if again and (gauge := self._gauges.pop(job.job_id, None)) is not None:
+            gauge.close()
+        self._update(
+            replace(
+                job,
+                status=JobStatus.QUEUED,
+                started_at=None,
+                progress=None,
+                phase=None if again else job.phase,
+                attempt=2 if again else job.attempt,
+                message=where(server),
+            )
+        )
+
+    def _apply_running(self, job: Job, server: ServerJob) -> None:
+        started_at = server.started_at or job.started_at or datetime.now(UTC)
+        again = job.status is JobStatus.RUNNING and job.started_at != started_at
+        self._update(
+            replace(
+                job,
+                status=JobStatus.RUNNING,
+                started_at=started_at,
+                attempt=2 if again else job.attempt,
+                esphome_version=server.source_version or self._version,
+                message=where(server),
+                phase=None if job.status is JobStatus.QUEUED or again else job.phase,
+                progress=server.progress,
+            )
+        )
+        if again and (gauge := self._gauges.pop(job.job_id, None)) is not None:
+            gauge.close()
+        if job.job_id not in self._gauges:
+            self._gauges[job.job_id] = Gauge(job.kind, self._reporter(job.job_id))
+        self._tap(job.job_id)
+
+    def _reporter(self, job_id: str) -> Callable[[Phase | None, int | None], None]:
+        """Return what puts the progress that is seen into a job."""
+
+        def _report(phase: Phase | None, progress: int | None) -> None:
+            job = self.jobs[job_id]
+            copy = self._copies.get(job_id)
+            self._update(
+                replace(
+                    job,
+                    phase=phase or job.phase,
+                    progress=progress if phase or progress else job.progress,
+                    total_lines=copy.log.total if copy else job.total_lines,
+                    elided_lines=copy.log.elided if copy else job.elided_lines,
+                )
+            )
+
+        return _report
+
+    # The end of jobs.
+
+    async def _conclude_job(
+        self, job_id: str, server: ServerJob, canceled: Verdict
+    ) -> None:
+        """Get the output of a job that has ended, then give it its end."""
+        try:
+            job, remote = self.jobs[job_id], self._remotes[job_id]
+            if (tap := self._taps.get(job_id)) is not None:
+                tap.cancel()
+                await asyncio.wait([tap])
+            copy = await self._copy(job)
+            if server.started_at is not None and job_id not in self._unreadable:
+                await self._fetch_end(job, remote)
+            await copy.log.close()
+        except CannotConnectError:
+            # It is not lost: the next connection tells of this end again.
+            return
+        finally:
+            del self._concluding[job_id]
+        self._end_as(
+            job_id, server, verdict(job, server, copy.diagnosis, canceled), copy.log
+        )
+
+    async def _fetch_end(self, job: Job, remote: _Remote) -> None:
+        """Get the output, if there is any way to get it."""
+        try:
+            await self._fetch(job, remote)
+        except TooMuchError as err:
+            # Whoever tries again is cut off again.
+            self._unreadable.add(job.job_id)
+            _LOGGER.warning("The output of job %s is lost: %s", job.job_id, err)
+            if self._client is None or self._client.ended:
+                raise
+        except (CommandError, TimeoutError) as err:
+            _LOGGER.warning("The output of job %s is lost: %s", job.job_id, err)
+
+    async def _fetch(self, job: Job, remote: _Remote) -> None:
+        """Complete the log of an ended job with what the server has stored."""
+        client, server_id = self._client, remote.server_id
+        if client is None or server_id is None:
+            raise CannotConnectError("There is no connection.")
+        copy = await self._copy(job)
+        await copy.take_all(await stored_output(client, server_id), ended=True)
+        remote.base = copy.base
+        if self.jobs[job.job_id].status.ended:
+            self._copies.pop(job.job_id, None)
+            await copy.log.close()
+            job = self.jobs[job.job_id]
+            log = copy.log
+            self._update(replace(job, total_lines=log.total, elided_lines=log.elided))
+
+    def _end_as(
+        self, job_id: str, server: ServerJob, end: Verdict, log: JobLog
+    ) -> None:
+        """Give a job the end that it had on the server."""
+        job = self.jobs.get(job_id)
+        if job is None or job.status.ended:
+            return
+        if server.started_at is not None and job.started_at != server.started_at:
+            self._queue.put(
+                replace(
+                    job,
+                    started_at=server.started_at,
+                    esphome_version=server.source_version or self._version,
+                )
+            )
+        waiting = self._queue.dependents(job_id)
+        later = {it.job_id: self._latest.get(it.job_id) for it in waiting}
+        self._finish(
+            job_id,
+            end,
+            server.exit_code,
+            log,
+            finished_at=server.completed_at,
+        )
+        for upload in waiting:
+            self._after_compile(upload, server, later[upload.job_id])
+
+    def _canceled(self, job_id: str, server: ServerJob) -> Verdict:
+        """Return who canceled a job, as far as can be known."""
+        if (cause := self._causes.get(job_id)) is not None:
+            return stopped(cause)
+        for other in self._active_there.values():
+            if server.configuration in other.touches and _created(other) > _created(
+                server
+            ):
+                return stopped(Cause.SUPERSEDED)
+        return SHUT_DOWN if self._shut_down else CANCELED
+
+    def _after_compile(
+        self, upload: Job, server: ServerJob, later: ServerJob | None
+    ) -> None:
+        """Go on with what waited for a compile."""
+        remote = self._remotes.get(upload.job_id)
+        if self.jobs[upload.job_id].status.ended:
+            return
+        if later is not None:
+            self._apply(upload.job_id, later)
+        elif remote is not None and remote.server_id is None:
+            # It was asked for together with the compile, but the server has none.
+            if server.deferred:
+                self._finish(upload.job_id, OFFLINE)
+            else:
+                self._spawn(self._find_upload(upload.job_id, server))
+
+    async def _find_upload(self, job_id: str, head: ServerJob) -> None:
+        """Look for an upload whose beginning was not told."""
+        client = self._client
+        if client is None:
+            return
+        with suppress(CannotConnectError):
+            for job in await self._jobs_of(client, head.configuration):
+                if job.depends_on == head.job_id:
+                    self._on_job(job)
+            remote = self._remotes.get(job_id)
+            if remote is not None and remote.server_id is None:
+                self._finish(job_id, UNKNOWN_END)
+
+    async def _jobs_of(self, client: Client, configuration: str) -> list[ServerJob]:
+        answer = await client.command("firmware/get_jobs", configuration=configuration)
+        if not isinstance(answer, list):
+            raise ProtocolError("The server's list of jobs makes no sense.")
+        return [parse_job(job) for job in answer]
+
+    # After a break.
+
+    def _resolve_doubts(self, seen: Mapping[str, ServerJob]) -> None:
+        """Find what was asked for when the connection broke, among the server's jobs.
+
+        What is not found is sent again, unless it may have flashed a device.
+        """
+        for job in self._queue.active:
+            remote = self._remotes.get(job.job_id)
+            if remote is None or remote.server_id is not None or remote.chained:
+                continue
+            if (found := self._find(job, seen.values())) is not None:
+                self._tie(job.job_id, found.job_id)
+                continue
+            chained = [
+                it
+                for it in self._queue.dependents(job.job_id)
+                if it.job_id in self._remotes
+            ]
+            if job.kind is not JobKind.UPLOAD and not chained:
+                del self._remotes[job.job_id]
+                continue
+            for lost in (*chained, job):
+                self._finish(lost.job_id, IN_DOUBT)
+
+    def _find(self, job: Job, theirs: Iterable[ServerJob]) -> ServerJob | None:
+        """Return the newest job of the server that can be this one."""
+        candidates = [
+            server
+            for server in theirs
+            if server.job_id not in self._ours
+            and (server.kind, server.configuration) == (job.kind, job.configuration)
+            and server.address == job.address
+            and server.source != "remote"
+            and (server.active or _created(server) > job.created_at - _SKEW)
+        ]
+        return max(candidates, key=_created, default=None)
+
+    async def _ask_for_missing(
+        self, client: Client, seen: Mapping[str, ServerJob]
+    ) -> None:
+        """Learn what became of jobs that the server did not tell of."""
+        for job in self._queue.active:
+            remote = self._remotes.get(job.job_id)
+            if remote is None or remote.server_id in seen:
+                continue
+            head = self.jobs.get(job.depends_on or "")
+            if remote.server_id is None:
+                if head is None or head.status.ended:
+                    self._finish(job.job_id, UNKNOWN_END)
+            else:
+                await self._ask_for(client, job, remote.server_id)
+
+    async def _ask_for_silent(self, client: Client) -> None:
+        """Learn what became of jobs that nothing was heard of for a while."""
+        deadline = asyncio.get_running_loop().time() - LOOK_SECONDS
+        for job in self._queue.active:
+            remote = self._remotes.get(job.job_id)
+            if (
+                remote is not None
+                and remote.server_id is not None
+                and job.job_id not in self._concluding
+                and self._heard.get(job.job_id, 0.0) < deadline
+            ):
+                await self._ask_for(client, job, remote.server_id)
+
+    async def _ask_for(self, client: Client, job: Job, server_id: str) -> None:
+        answer = await client.command("firmware/get_job", job_id=server_id)
+        if answer is not None:
+            self._on_job(parse_job(answer))
+        elif (last := self._latest.get(job.job_id)) is not None and not last.active:
+            self._on_job(last)
+        else:
+            self._finish(job.job_id, UNKNOWN_END)
+
+    # What is asked of the server.
+
+    @override
+    def _pump(self) -> None:
+        """Send what can be sent."""
+        if not self._accepting or not self._ready:
+            return
+        busy = {name for job in self._active_there.values() for name in job.touches}
+        for job in self._queue.runnable():
+            if job.job_id in self._remotes or job.job_id in self._validating:
+                continue
+            if job.kind is JobKind.VALIDATE:
+                self._start_validating(job)
+            elif job.configuration not in busy:
+                self._start_sending(job)
+
+    def _start_sending(self, job: Job) -> None:
+        upload = None
+        if job.kind is JobKind.COMPILE:
+            waiting = self._queue.dependents(job.job_id)
+            upload = next(
+                (it for it in waiting if it.job_id not in self._remotes), None
+            )
+        self._remotes[job.job_id] = _Remote()
+        if upload is not None:
+            self._remotes[upload.job_id] = _Remote(chained=True)
+        self._sending[job.configuration] = []
+        self._spawn(self._send(job, upload))
+
+    async def _send(self, job: Job, upload: Job | None) -> None:
+        """Ask for a job, and for the upload after it, in one request."""
+        both = [it for it in (upload, job) if it is not None]
+        try:
+            # From here on a restart knows of this request.
+            self._store.changed()
+            await self._store.flush()
+            server = await self._request(job, upload)
+        except (_NotSentError, OSError) as err:
+            for it in both:
+                del self._remotes[it.job_id]
+            if isinstance(err, OSError):
+                self._fail(both, refused("the list of jobs cannot be stored"))
+        except CommandError as err:
+            for it in both:
+                del self._remotes[it.job_id]
+            self._fail(both, refused(str(err)))
+        except CannotConnectError:
+            # Whether it was heard is found out when the server is back.
+            pass
+        else:
+            self._tie(job.job_id, server.job_id)
+            self._on_job(server)
+        finally:
+            for told in self._sending.pop(job.configuration):
+                self._on_job(told)
+        if job.job_id in self._causes and not self.jobs[job.job_id].status.ended:
+            self._end(self.jobs[job.job_id], self._causes[job.job_id])
+        self._pump()
+        self._publish()
+
+    async def _request(self, job: Job, upload: Job | None) -> ServerJob:
+        client = self._client
+        if client is None or client.ended:
+            raise _NotSentError
+        command: str = job.kind
+        arguments: dict[str, Any] = {"configuration": job.configuration}
+        if upload is not None:
+            command = "install"
+            arguments["port"] = upload.address or OTA
+        elif job.kind is JobKind.UPLOAD:
+            arguments["port"] = job.address or OTA
+        return parse_job(await client.command(f"firmware/{command}", **arguments))
+
+    def _fail(self, jobs: Iterable[Job], end: Verdict) -> None:
+        for job in jobs:
+            if not self.jobs[job.job_id].status.ended:
+                self._finish(job.job_id, end)
+
+    @override
+    def _end(self, job: Job, cause: Cause) -> None:
+        """End a job from outside: at once if it waits, else as soon as it can be."""
+        if job.status.ended:
+            return
+        if (validating := self._validating.get(job.job_id)) is not None:
+            self._causes[job.job_id] = cause
+            validating.cancel()
+        elif (remote := self._remotes.get(job.job_id)) is None:
+            self._finish(job.job_id, stopped(cause))
+        else:
+            self._causes[job.job_id] = cause
+            if remote.server_id is not None:
+                self._spawn(self._cancel_there(job, remote.server_id))
+
+    async def _cancel_there(self, job: Job, server_id: str) -> None:
+        """Let the server end a job; its end comes as that of any other."""
+        client = self._client
+        if client is None:
+            return
+        with suppress(CannotConnectError):
+            try:
+                await client.command("firmware/cancel", job_id=server_id)
+            except CommandError:
+                # It was faster, or is not there any more.
+                await self._ask_for(client, job, server_id)
+
+    def _start_validating(self, job: Job) -> None:
+        self._update(
+            replace(
+                job,
+                status=JobStatus.RUNNING,
+                started_at=datetime.now(UTC),
+                esphome_version=self._version,
+                phase=Phase.VALIDATING,
+            )
+        )
+        task = asyncio.create_task(self._validate(job.job_id))
+        self._validating[job.job_id] = task
+
+    async def _validate(self, job_id: str) -> None:
+        """Check a configuration, which is a job only here."""
+        job = self.jobs[job_id]
+        exit_code = None
+        log = await self._logs.open(job_id, job.total_lines)
+        try:
+            end, exit_code = await self._check_there(job, log)
+        except CommandError as err:
+            end = refused(str(err))
+        except CannotConnectError:
+            end = CUT_OFF
+        except asyncio.CancelledError:
+            end = stopped(self._causes.get(job_id, Cause.CANCELLED_BY_USER))
+        finally:
+            del self._validating[job_id]
+        await log.close()
+        if end is CUT_OFF and job.attempt == 1 and self._accepting:
+            # Nothing is lost when it is done again.
+            self._update(
+                replace(
+                    self.jobs[job_id],
+                    status=JobStatus.QUEUED,
+                    started_at=None,
+                    phase=None,
+                    attempt=2,
+                    total_lines=log.total,
+                )
+            )
+            return
+        self._finish(job_id, end, exit_code, log)
+
+    async def _check_there(self, job: Job, log: JobLog) -> tuple[Verdict, int]:
+        client = self._client
+        if client is None:
+            raise CannotConnectError("There is no connection.")
+        diagnosis = _diagnosis(job)
+        splitter = LineSplitter(Concealment().remove)
+        inbox = Inbox()
+        async with client.stream(
+            "devices/validate",
+            inbox.put,
+            configuration=job.configuration,
+            show_secrets=False,
+        ) as answer:
+            answer.add_done_callback(inbox.close)
+            while True:
+                await inbox.wait(LOOK_SECONDS)
+                ended = inbox.ended
+                entries = "".join(f"{line}\n" for line in inbox.take())
+                lines = splitter.feed(entries.encode("utf-8", "replace"))
+                log.append(lines)
+                diagnosis.feed(lines)
+                await log.throttle()
+                if ended:
+                    break
+            if answer.done():
+                answer.result()
+        code = inbox.result.get("code") if isinstance(inbox.result, dict) else None
+        if not isinstance(code, int):
+            raise ProtocolError("The server does not say how a check ended.")
+        return diagnosis.verdict(code), code
+
+    # Output.
+
+    async def _copy(self, job: Job) -> Copy:
+        """Return what keeps the log of a job like the server's."""
+        if (copy := self._copies.get(job.job_id)) is not None:
+            return copy
+        log = await self._logs.open(job.job_id, job.total_lines)
+        remote = self._remotes.get(job.job_id)
+        diagnosis = _diagnosis(job)
+        line = 0
+        while (page := await log.page(line, 1000, 1024**2)).lines:
+            # What came before a restart explains a failure as well.
+            diagnosis.feed(page.lines)
+            line = page.next_line
+        copy = Copy(log, diagnosis, remote.base if remote else 0)
+        return self._copies.setdefault(job.job_id, copy)
+
+    def _tap(self, job_id: str) -> Tap | None:
+        """Copy the output of a running job while somebody wants it."""
+        copy, client = self._copies.get(job_id), self._client
+        remote = self._remotes.get(job_id)
+        if (
+            copy is None
+            or client is None
+            or remote is None
+            or remote.server_id is None
+            or job_id in self._taps
+            or job_id in self._concluding
+            or job_id in self._unreadable
+            or self.jobs[job_id].status is not JobStatus.RUNNING
+            or not self._wanted(job_id, copy)
+        ):
+            return None
+        tap = Tap(client, remote.server_id, copy, lambda: self._wanted(job_id, copy))
+        self._taps[job_id] = asyncio.create_task(self._run_tap(job_id, tap, remote))
+        return tap
+
+    def _wanted(self, job_id: str, copy: Copy) -> bool:
+        """Return whether anybody follows, or is about to."""
+        now = asyncio.get_running_loop().time()
+        asked = self._asked_for.get(job_id, -FOLLOWED_SECONDS)
+        return copy.log.followed or now - asked < FOLLOWED_SECONDS
+
+    async def _run_tap(self, job_id: str, tap: Tap, remote: _Remote) -> None:
+        try:
+            await tap.run()
+        except TooMuchError:
+            self._unreadable.add(job_id)
+        except (CannotConnectError, CommandError) as err:
+            _LOGGER.debug("Following job %s ended: %s", job_id, err)
+        finally:
+            del self._taps[job_id]
+            if (copy := self._copies.get(job_id)) is not None:
+                remote.base = copy.base
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _NotSentError(Exception):
+    """There was no connection, so nothing was sent."""
+
+
+def _diagnosis(job: Job) -> Diagnosis:
+    return Diagnosis(
+        kind=job.kind, configuration=job.configuration, address=job.address
+    )
+
+
+def _created(server: ServerJob) -> datetime:
+    return server.created_at or datetime.min.replace(tzinfo=UTC)
+
+
+def _is_shown(server: ServerJob) -> bool:
+    """Return whether a job is one of ours or of somebody else's, and not a helper.
+
+    A clean also cleans each build server; what other servers build here has a path.
+    """
+    return (
+        server.kind is not None
+        and bool(server.configuration)
+        and "/" not in server.configuration
+        and not (server.kind is JobKind.CLEAN and server.source == "remote")
+    )
+
+
+def _remotes(stored: Stored) -> dict[str, _Remote]:
+    """Return which job is which on the server, of what can be understood."""
+    known = {job.job_id for job in stored.jobs}
+    found = stored.extra.get("server")
+    result = {}
+    for job_id, fields in found.items() if isinstance(found, dict) else ():
+        if job_id in known and isinstance(fields, dict):
+            server_id, base = fields.get("id"), fields.get("base")
+            result[job_id] = _Remote(
+                server_id=server_id if isinstance(server_id, str) else None,
+                base=base if isinstance(base, int) else 0,
+                chained=fields.get("chained") is True,
+            )
+    return result
