@@ -56,6 +56,7 @@ from custom_components.esphome_builds.builds.store import JobStore
 from custom_components.esphome_builds.builds.stream import STREAM_EVENTS, Budget
 
 from ...fakes import FAKE_VERSION, fake_calls, fake_version
+from ..tenant import Tenant as AnyTenant
 from .conftest import living
 from .harness import House, Tenant
 
@@ -998,7 +999,7 @@ class TestStop:
     async def test_who_waits_for_the_first_look(self, house: House) -> None:
         """A request that came too early is answered, not left waiting."""
         house.write("a")
-        tenant = Tenant(LocalBuilder(house.settings))
+        tenant = AnyTenant(LocalBuilder(house.settings))
         await tenant.builder.start()
         waiting = asyncio.create_task(tenant.submit("compile", "a.yaml"))
         await asyncio.sleep(0.05)

@@ -464,6 +464,9 @@ class DeviceBuilder(BaseBuilder):
         if event in _STEPS:
             job = parse_job(data)
             if self._seen is None:
+                if event == "job_queued" and self._is_known(job):
+                    # An answer was faster than the stream.
+                    return
                 self._on_job(job)
                 self._pump()
                 self._publish()
@@ -499,6 +502,9 @@ class DeviceBuilder(BaseBuilder):
             job_id = self._adopt(server, quiet=quiet)
         if job_id is not None:
             self._apply(job_id, server)
+
+    def _is_known(self, server: ServerJob) -> bool:
+        return self._ours.get(server.job_id) in self._latest
 
     def _match_upload(self, server: ServerJob) -> str | None:
         """Return the upload of ours that was asked for together with its compile."""
@@ -561,21 +567,25 @@ class DeviceBuilder(BaseBuilder):
         job = self.jobs.get(job_id)
         if job is None or job.status.ended:
             return
+        if job_id in self._concluding:
+            return
         self._latest[job_id] = server
         self._heard[job_id] = asyncio.get_running_loop().time()
-        before = self.jobs.get(job.depends_on or "")
-        if before is not None and not before.status.ended and server.status != "queued":
+        if job.depends_on in self._concluding:
             # What comes first has ended there, and soon will here.
             return
         if server.status == "queued":
             self._apply_queued(job, server)
-        elif server.status == "running":
-            self._apply_running(job, server)
-        elif job_id not in self._concluding:
+            return
+        if server.status != "running":
             canceled = self._canceled(job_id, server)
             self._concluding[job_id] = asyncio.create_task(
                 self._conclude_job(job_id, server, canceled)
             )
+        if server.status == "running" or (
+            job.status is JobStatus.QUEUED and server.started_at is not None
+        ):
+            self._apply_running(job, server)
 
     def _apply_queued(self, job: Job, server: ServerJob) -> None:
         again = job.status is JobStatus.RUNNING
@@ -691,14 +701,6 @@ class DeviceBuilder(BaseBuilder):
         job = self.jobs.get(job_id)
         if job is None or job.status.ended:
             return
-        if server.started_at is not None and job.started_at != server.started_at:
-            self._queue.put(
-                replace(
-                    job,
-                    started_at=server.started_at,
-                    esphome_version=server.source_version or self._version,
-                )
-            )
         waiting = self._queue.dependents(job_id)
         later = {it.job_id: self._latest.get(it.job_id) for it in waiting}
         self._finish(
@@ -864,6 +866,7 @@ class DeviceBuilder(BaseBuilder):
     async def _send(self, job: Job, upload: Job | None) -> None:
         """Ask for a job, and for the upload after it, in one request."""
         both = [it for it in (upload, job) if it is not None]
+        server = None
         try:
             # From here on a restart knows of this request.
             self._store.changed()
@@ -883,10 +886,12 @@ class DeviceBuilder(BaseBuilder):
             pass
         else:
             self._tie(job.job_id, server.job_id)
-            self._on_job(server)
         finally:
             for told in self._sending.pop(job.configuration):
                 self._on_job(told)
+        if server is not None and job.job_id not in self._latest:
+            # What the stream tells is older than the answer, but in order.
+            self._on_job(server)
         if job.job_id in self._causes and not self.jobs[job.job_id].status.ended:
             self._end(self.jobs[job.job_id], self._causes[job.job_id])
         self._pump()
