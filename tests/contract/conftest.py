@@ -68,7 +68,7 @@ def connect(tmp_path: Path, session: ClientSession) -> Connect:
 
     @asynccontextmanager
     async def _connect(
-        url: str, *, ready: bool = True, **settings: Any
+        url: str, *, ready: bool = True, **settings: object
     ) -> AsyncGenerator[Tenant]:
         fields: dict[str, Any] = {
             "entry_id": "entry",

@@ -209,6 +209,7 @@ class Proxy:
         self.port = 0
         self.delay = 0.0
         self.limit: int | None = None
+        self.deaf = False
         self.silent = False
         self._to = port
         self._server: asyncio.Server | None = None
@@ -270,7 +271,7 @@ class Proxy:
         while data := await reader.read(65536):
             if self.delay:
                 await asyncio.sleep(self.delay)
-            if self.silent:
+            if self.silent if back else self.deaf:
                 continue
             if back and self.limit is not None:
                 data = data[: self.limit]

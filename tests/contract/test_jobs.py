@@ -214,7 +214,7 @@ class TestOutput:
         build, upload = await tenant.submit("install", name)
         await tenant.until(lambda: tenant.job(build).progress == 100)
         assert tenant.job(build).status is _R
-        assert tenant.job(build).phase is Phase.LINKING
+        assert tenant.job(build).phase is Phase.COMPILING
         (peer.config_dir / "progress-1").touch()
         await tenant.ended(build, upload)
 

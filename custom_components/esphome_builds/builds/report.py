@@ -26,7 +26,12 @@ class Reporter:
     def feed(self, lines: Sequence[str], redraw: str | None = None) -> None:
         """Take the next lines, and after them the one that is being redrawn."""
         changed = self._progress.feed(lines, redraw)
-        if (lines or changed) and self._timer is None:
+        if lines or changed:
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Report soon, since something else has changed."""
+        if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(REPORT_SECONDS, self._report)
 

@@ -371,8 +371,7 @@ class DeviceBuilder(BaseBuilder):
         except TimeoutError:
             raise CannotConnectError("The server tells no end of jobs.") from None
         finally:
-            self._shut_down = client.shut_down
-            self._disconnected()
+            self._disconnected(client)
 
     async def _seed(self, client: Client) -> None:
         """Learn what there is, and put it in the place of what was known before."""
@@ -402,8 +401,12 @@ class DeviceBuilder(BaseBuilder):
         self._pump()
         self._publish()
 
-    def _disconnected(self) -> None:
+    def _disconnected(self, client: Client) -> None:
         """Do without a connection from now on."""
+        self._shut_down = client.shut_down
+        if isinstance(client.error, TooMuchError):
+            # Whoever asks for it again is cut off again.
+            self._unreadable.update(self._taps, self._concluding)
         self._client = None
         self._ready = False
         self._seen = None
@@ -670,12 +673,6 @@ class DeviceBuilder(BaseBuilder):
         """Get the output, if there is any way to get it."""
         try:
             await self._fetch(job, remote)
-        except TooMuchError as err:
-            # Whoever tries again is cut off again.
-            self._unreadable.add(job.job_id)
-            _LOGGER.warning("The output of job %s is lost: %s", job.job_id, err)
-            if self._client is None or self._client.ended:
-                raise
         except (CommandError, TimeoutError) as err:
             _LOGGER.warning("The output of job %s is lost: %s", job.job_id, err)
 
@@ -865,41 +862,49 @@ class DeviceBuilder(BaseBuilder):
 
     async def _send(self, job: Job, upload: Job | None) -> None:
         """Ask for a job, and for the upload after it, in one request."""
-        both = [it for it in (upload, job) if it is not None]
-        server = None
         try:
-            # From here on a restart knows of this request.
-            self._store.changed()
-            await self._store.flush()
-            server = await self._request(job, upload)
-        except (_NotSentError, OSError) as err:
-            for it in both:
-                del self._remotes[it.job_id]
-            if isinstance(err, OSError):
-                self._fail(both, refused("the list of jobs cannot be stored"))
-        except CommandError as err:
-            for it in both:
-                del self._remotes[it.job_id]
-            self._fail(both, refused(str(err)))
-        except CannotConnectError:
-            # Whether it was heard is found out when the server is back.
-            pass
-        else:
-            self._tie(job.job_id, server.job_id)
+            server = await self._try_to_send(job, upload)
         finally:
             for told in self._sending.pop(job.configuration):
                 self._on_job(told)
         if server is not None and job.job_id not in self._latest:
             # What the stream tells is older than the answer, but in order.
             self._on_job(server)
-        if job.job_id in self._causes and not self.jobs[job.job_id].status.ended:
-            self._end(self.jobs[job.job_id], self._causes[job.job_id])
+        now = self.jobs[job.job_id]
+        if job.job_id in self._causes and not now.status.ended:
+            self._end(now, self._causes[job.job_id])
         self._pump()
         self._publish()
 
+    async def _try_to_send(self, job: Job, upload: Job | None) -> ServerJob | None:
+        """Return what the server made of a request, if it answered."""
+        end = None
+        try:
+            # From here on a restart knows of this request.
+            self._store.changed()
+            await self._store.flush()
+            server = await self._request(job, upload)
+        except _NotSentError:
+            pass
+        except OSError:
+            end = refused("the list of jobs cannot be stored here")
+        except CommandError as err:
+            end = refused(str(err))
+        except CannotConnectError:
+            # Whether it was heard is found out when the server is back.
+            return None
+        else:
+            self._tie(job.job_id, server.job_id)
+            return server
+        for it in filter(None, (upload, job)):
+            del self._remotes[it.job_id]
+            if end is not None and not self.jobs[it.job_id].status.ended:
+                self._finish(it.job_id, end)
+        return None
+
     async def _request(self, job: Job, upload: Job | None) -> ServerJob:
         client = self._client
-        if client is None or client.ended:
+        if client is None or client.error is not None:
             raise _NotSentError
         command: str = job.kind
         arguments: dict[str, Any] = {"configuration": job.configuration}
@@ -909,11 +914,6 @@ class DeviceBuilder(BaseBuilder):
         elif job.kind is JobKind.UPLOAD:
             arguments["port"] = job.address or OTA
         return parse_job(await client.command(f"firmware/{command}", **arguments))
-
-    def _fail(self, jobs: Iterable[Job], end: Verdict) -> None:
-        for job in jobs:
-            if not self.jobs[job.job_id].status.ended:
-                self._finish(job.job_id, end)
 
     @override
     def _end(self, job: Job, cause: Cause) -> None:
@@ -1050,9 +1050,20 @@ class DeviceBuilder(BaseBuilder):
             or not self._wanted(job_id, copy)
         ):
             return None
-        tap = Tap(client, remote.server_id, copy, lambda: self._wanted(job_id, copy))
+        tap = Tap(
+            client,
+            remote.server_id,
+            copy,
+            lambda: self._wanted(job_id, copy),
+            lambda: self._nudge(job_id),
+        )
         self._taps[job_id] = asyncio.create_task(self._run_tap(job_id, tap, remote))
         return tap
+
+    def _nudge(self, job_id: str) -> None:
+        """Let the length of a log be told."""
+        if (gauge := self._gauges.get(job_id)) is not None:
+            gauge.nudge()
 
     def _wanted(self, job_id: str, copy: Copy) -> bool:
         """Return whether anybody follows, or is about to."""
@@ -1063,8 +1074,6 @@ class DeviceBuilder(BaseBuilder):
     async def _run_tap(self, job_id: str, tap: Tap, remote: _Remote) -> None:
         try:
             await tap.run()
-        except TooMuchError:
-            self._unreadable.add(job_id)
         except (CannotConnectError, CommandError) as err:
             _LOGGER.debug("Following job %s ended: %s", job_id, err)
         finally:

@@ -99,9 +99,9 @@ class Client:
         self._reader = asyncio.create_task(self._read(), name="device builder reader")
 
     @property
-    def ended(self) -> bool:
-        """Return whether nothing can be sent any more."""
-        return self._error is not None
+    def error(self) -> CannotConnectError | None:
+        """Return why the connection has ended, if it has."""
+        return self._error
 
     async def close(self) -> None:
         """End the connection and everything that waits for it."""

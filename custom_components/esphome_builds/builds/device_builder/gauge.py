@@ -24,6 +24,7 @@ class Gauge:
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
         self._reporter = Reporter(kind, on_report)
+        self.nudge = self._reporter.nudge
 
     def feed(self, chunk: str) -> None:
         """Take what was printed next."""

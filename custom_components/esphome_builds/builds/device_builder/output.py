@@ -17,7 +17,6 @@ from ..diagnosis import Diagnosis
 from ..lines import LineSplitter
 from ..log import JobLog
 from .client import Client
-from .errors import TooMuchError
 from .wire import parse_job, trimmed
 
 BURST_LINES: Final = 1000
@@ -149,7 +148,7 @@ class Copy:
 async def stored_output(client: Client, server_id: str) -> list[str]:
     """Return what the server has kept of the output of a job that has ended.
 
-    Raises `CommandError`, `CannotConnectError`, or `TooMuchError` where it is too much.
+    Raises `CommandError`, or `CannotConnectError`. Of more than is taken, nothing is.
     """
     inbox = Inbox()
     async with (
@@ -161,8 +160,6 @@ async def stored_output(client: Client, server_id: str) -> list[str]:
             await inbox.wait(FETCH_SECONDS)
             # Not one by one, where there are many.
             await asyncio.sleep(0.02)
-        if inbox.overflowed:
-            raise TooMuchError("The server keeps more output than is taken.")
         if answer.done():
             answer.result()
         return inbox.take()
@@ -172,9 +169,15 @@ class Tap:
     """Copies the output of a running job for as long as somebody wants it."""
 
     def __init__(
-        self, client: Client, server_id: str, copy: Copy, wanted: Callable[[], bool]
+        self,
+        client: Client,
+        server_id: str,
+        copy: Copy,
+        wanted: Callable[[], bool],
+        on_growth: Callable[[], None],
     ) -> None:
         """Prepare; nothing is asked for yet."""
+        self._on_growth = on_growth
         self.first_look = asyncio.Event()
         self._client = client
         self._server_id = server_id
@@ -201,7 +204,9 @@ class Tap:
         job = parse_job(answer)
         if job.status != _RUNNING:
             return None
-        return await self._copy.take_all(job.output, ended=False)
+        news = await self._copy.take_all(job.output, ended=False)
+        self._on_growth()
+        return news
 
     async def _stream(self) -> bool:
         """Take what comes; return whether that was all there will ever be."""
@@ -219,6 +224,7 @@ class Tap:
                 entries = inbox.take()
                 if inbox.overflowed or not await reader.take(entries):
                     return False
+                self._on_growth()
         return True
 
 
