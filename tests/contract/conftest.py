@@ -91,6 +91,20 @@ def connect(tmp_path: Path, session: ClientSession) -> Connect:
     return _connect
 
 
+@pytest.fixture(autouse=True)
+async def clear(
+    request: pytest.FixtureRequest, session: ClientSession
+) -> AsyncGenerator[None]:
+    """Leave no job on a server that other tests use, too."""
+    yield
+    if "peer" in request.fixturenames:
+        watcher = await Watcher.connect(session, request.getfixturevalue("peer"))
+        for job in await watcher.call("firmware/get_jobs"):
+            if job["status"] in ("queued", "running"):
+                await watcher.collect("firmware/cancel", job_id=job["job_id"])
+        await watcher.close()
+
+
 @pytest.fixture
 async def tenant(peer: Peer, connect: Connect) -> AsyncGenerator[Tenant]:
     """Return a builder that takes jobs."""

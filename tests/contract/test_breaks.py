@@ -102,8 +102,9 @@ class TestProxy:
             assert tenant.builder.info.message
             assert tenant.job(job).status is _R
             (peer.config_dir / "cut-1").touch()
-            while not (peer.config_dir / "cut-marked").exists():
-                await asyncio.sleep(0.02)
+            marked = peer.config_dir / "cut-marked"
+            await tenant.until(marked.exists)
+            # What was printed may still be on its way into the server.
             await asyncio.sleep(1)
             await proxy.start()
             await until_up(tenant)
@@ -126,7 +127,7 @@ class TestProxy:
     async def test_ended_meanwhile(
         self, peer: Peer, proxy: Proxy, connect: Connect, watcher: Watcher
     ) -> None:
-        """Jobs that ended during a break end here once, with their status and output."""
+        """What ended during a break ends here once, with its status and output."""
         names = [
             write_configuration(
                 peer.config_dir,
@@ -147,7 +148,8 @@ class TestProxy:
             with pytest.raises(BuilderUnavailableError):
                 await tenant.builder.cancel(jobs[0].job_id)
             (peer.config_dir / "meanwhile-go").touch()
-            theirs = await watcher.call("firmware/compile", configuration="cut.yaml")
+            other = write_configuration(peer.config_dir, "meanwhile-other")
+            theirs = await watcher.call("firmware/compile", configuration=other)
             while True:
                 told = await watcher.call("firmware/get_jobs")
                 if all(it["completed_at"] for it in told):
@@ -168,7 +170,7 @@ class TestProxy:
                 ]
                 assert steps == [_Q, _R, job.status]
             # What somebody else did meanwhile came, too.
-            await tenant.until(lambda: bool(tenant.of("cut.yaml")))
+            await tenant.until(lambda: bool(tenant.of(other)))
 
     async def test_lost_answer(
         self, peer: Peer, proxy: Proxy, connect: Connect
@@ -358,8 +360,9 @@ class TestLogin:
                 peer.url, username="user", password="correct horse"
             ) as tenant:
                 assert (await tenant.run("compile", name)).status is _C
-                tenant.builder._client._ws._response.close()  # type: ignore[union-attr]
+                await asyncio.to_thread(peer.stop)
                 await until_down(tenant)
+                await asyncio.to_thread(peer.start)
                 await until_up(tenant)
             async with connect(
                 peer.url, ready=False, username="user", password="wrong"

@@ -160,6 +160,7 @@ class DeviceBuilder(BaseBuilder):
         self._active_there: dict[str, ServerJob] = {}
         self._seen: dict[str, ServerJob] | None = None
         self._sending: dict[str, list[ServerJob]] = {}
+        self._in_order = asyncio.Lock()
         self._causes: dict[str, Cause] = {}
         self._copies: dict[str, Copy] = {}
         self._unreadable: set[str] = set()
@@ -863,7 +864,9 @@ class DeviceBuilder(BaseBuilder):
     async def _send(self, job: Job, upload: Job | None) -> None:
         """Ask for a job, and for the upload after it, in one request."""
         try:
-            server = await self._try_to_send(job, upload)
+            # The server would do what comes together in any order.
+            async with self._in_order:
+                server = await self._try_to_send(job, upload)
         finally:
             for told in self._sending.pop(job.configuration):
                 self._on_job(told)
