@@ -586,8 +586,9 @@ class DeviceBuilder(BaseBuilder):
             self._concluding[job_id] = asyncio.create_task(
                 self._conclude_job(job_id, server, canceled)
             )
-        if server.status == "running" or (
-            job.status is JobStatus.QUEUED and server.started_at is not None
+        if server.status == "running" or server.started_at not in (
+            None,
+            job.started_at,
         ):
             self._apply_running(job, server)
 

@@ -107,6 +107,8 @@ class Client:
         """End the connection and everything that waits for it."""
         self._reader.cancel()
         await asyncio.wait([self._reader])
+        # A reader that never began has closed nothing.
+        await self._close_socket()
 
     async def command(
         self,
