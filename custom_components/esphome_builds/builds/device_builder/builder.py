@@ -838,7 +838,8 @@ class DeviceBuilder(BaseBuilder):
     @override
     def _pump(self) -> None:
         """Send what can be sent."""
-        if not self._accepting or not self._ready:
+        client = self._client
+        if not self._accepting or not self._ready or client is None or client.error:
             return
         busy = {name for job in self._active_there.values() for name in job.touches}
         for job in self._queue.runnable():
@@ -987,6 +988,8 @@ class DeviceBuilder(BaseBuilder):
                     total_lines=log.total,
                 )
             )
+            self._pump()
+            self._publish()
             return
         self._finish(job_id, end, exit_code, log)
 

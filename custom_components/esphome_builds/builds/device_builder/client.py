@@ -40,7 +40,6 @@ _LOGGER = logging.getLogger(__name__)
 COMMAND_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 15.0
 DEFAULT_PORT: Final = 6052
-HEARTBEAT_SECONDS: Final = 30.0
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -274,8 +273,10 @@ async def connect(
 ) -> Client:
     """Return a new connection to a server, logged in if that is necessary.
 
-    A token of an earlier connection is tried first. Raises `CannotConnectError`,
-    `InvalidAuthError` or `UnsupportedVersionError`.
+    A token of an earlier connection is tried first. Whoever uses the connection has to
+    ask something again and again, to know that it is still one.
+
+    Raises `CannotConnectError`, `InvalidAuthError` or `UnsupportedVersionError`.
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
@@ -283,7 +284,6 @@ async def connect(
             ws = await session.ws_connect(
                 f"{url}/ws",
                 headers=headers,
-                heartbeat=HEARTBEAT_SECONDS,
                 max_msg_size=MAX_MESSAGE_BYTES,
                 timeout=ClientWSTimeout(ws_close=2.0),
             )

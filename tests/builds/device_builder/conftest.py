@@ -1,0 +1,76 @@
+"""What tests with a fake server share."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import ClientSession
+import pytest
+
+from custom_components.esphome_builds.builds.device_builder import link as link_module
+from custom_components.esphome_builds.builds.device_builder.builder import (
+    DeviceBuilder,
+    DeviceBuilderSettings,
+)
+
+from ..tenant import Tenant as AnyTenant
+from .fake_server import FakeServer
+
+type Tenant = AnyTenant[DeviceBuilder]
+type Connect = Callable[..., AbstractAsyncContextManager[Tenant]]
+
+
+@pytest.fixture(autouse=True)
+def use_sockets(socket_enabled: None) -> None:
+    """Let the tests talk to a server of their own."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon."""
+    monkeypatch.setattr(link_module, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(link_module, "LONGEST_SECONDS", 0.1)
+
+
+@pytest.fixture
+async def session() -> AsyncGenerator[ClientSession]:
+    """Return what connects."""
+    async with ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def server() -> AsyncGenerator[FakeServer]:
+    """Return a server that behaves."""
+    server = await FakeServer().start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def connect(tmp_path: Path, session: ClientSession, server: FakeServer) -> Connect:
+    """Return what makes a builder for the server."""
+
+    @asynccontextmanager
+    async def _connect(
+        *, ready: bool = True, on_invalid_auth: Callable[[], None] | None = None
+    ) -> AsyncGenerator[Tenant]:
+        settings = DeviceBuilderSettings(
+            entry_id="entry",
+            title="server",
+            url=server.url,
+            cache_dir=tmp_path / "cache",
+            username="user",
+            password="hunter2",
+        )
+        tenant = AnyTenant(DeviceBuilder(settings, session, on_invalid_auth))
+        await tenant.builder.start()
+        tenant.builder.resume()
+        try:
+            if ready:
+                await tenant.until(lambda: tenant.builder.info.state == "ready")
+            yield tenant
+        finally:
+            await tenant.builder.stop()
+
+    return _connect
