@@ -1,7 +1,9 @@
 """ESPHome Builds: run ESPHome firmware builds from Home Assistant."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 import shutil
+from typing import Final
 
 from homeassistant.config_entries import (
     SIGNAL_CONFIG_ENTRY_CHANGED,
@@ -18,9 +20,11 @@ from homeassistant.helpers.dispatcher import (
 )
 from homeassistant.helpers.typing import ConfigType
 
-from .builds.builder import BuilderUnavailableError
-from .const import DOMAIN, SIGNAL_BUILDERS
+from .builds.builder import Builder, BuilderUnavailableError
+from .builds.models import BuilderKind
+from .const import CONF_KIND, DOMAIN, SIGNAL_BUILDERS
 from .coordinator import BuildConfigEntry, BuildCoordinator
+from .device_builder import create_device_builder
 from .entity import async_update_device
 from .http import async_register_views
 from .local import cache_dir, create_local_builder
@@ -34,6 +38,13 @@ PLATFORMS = [
     Platform.EVENT,
     Platform.SENSOR,
 ]
+
+_CREATE: Final[
+    Mapping[BuilderKind, Callable[[HomeAssistant, ConfigEntry], Builder]]
+] = {
+    BuilderKind.LOCAL: create_local_builder,
+    BuilderKind.DEVICE_BUILDER: create_device_builder,
+}
 
 
 async def async_setup(hass: HomeAssistant, _: ConfigType) -> bool:
@@ -54,7 +65,8 @@ async def async_setup(hass: HomeAssistant, _: ConfigType) -> bool:
 
 async def async_setup_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> bool:
     """Set up a builder."""
-    coordinator = BuildCoordinator(hass, entry, create_local_builder(hass, entry))
+    create = _CREATE[BuilderKind(entry.data[CONF_KIND])]
+    coordinator = BuildCoordinator(hass, entry, create(hass, entry))
     try:
         await coordinator.async_start()
     except BuilderUnavailableError as err:

@@ -1,26 +1,39 @@
 """Adding a builder, and changing it."""
 
+from collections.abc import Mapping
 import os
 from pathlib import Path
 from typing import Any, Final, override
+from urllib.parse import urlsplit
 
 import voluptuous as vol
 
 from homeassistant.config_entries import (
     SOURCE_RECONFIGURE,
+    ConfigEntry,
     ConfigFlow,
     ConfigFlowResult,
     OptionsFlowWithReload,
 )
-from homeassistant.const import UnitOfTime
+from homeassistant.const import CONF_PASSWORD, CONF_URL, CONF_USERNAME, UnitOfTime
 from homeassistant.core import callback
 from homeassistant.helpers.selector import (
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
     TextSelector,
+    TextSelectorConfig,
+    TextSelectorType,
 )
+from homeassistant.helpers.service_info.zeroconf import ZeroconfServiceInfo
 
+from .builds.device_builder.client import server_url
+from .builds.device_builder.errors import (
+    CannotConnectError,
+    InvalidAuthError,
+    UnsupportedVersionError,
+)
+from .builds.device_builder.wire import ServerInfo
 from .builds.local.builder import DEFAULT_LIMITS
 from .builds.local.environment import EsphomeFailedError, EsphomeMissingError
 from .builds.models import BuilderKind, JobKind
@@ -35,6 +48,7 @@ from .const import (
     DOMAIN,
 )
 from .coordinator import BuildConfigEntry
+from .device_builder import async_known_server, async_probe
 from .local import async_test_esphome
 
 _MAX_MINUTES: Final = 24 * 60
@@ -63,6 +77,26 @@ _LOCAL: Final = vol.Schema(
         vol.Optional(CONF_ESPHOME): TextSelector(),
     }
 )
+_LOGIN: Final = vol.Schema(
+    {
+        vol.Optional(CONF_USERNAME): TextSelector(
+            TextSelectorConfig(autocomplete="username")
+        ),
+        vol.Optional(CONF_PASSWORD): TextSelector(
+            TextSelectorConfig(
+                type=TextSelectorType.PASSWORD, autocomplete="current-password"
+            )
+        ),
+    }
+)
+_DEVICE_BUILDER: Final = vol.Schema(
+    {
+        vol.Required(CONF_URL): TextSelector(
+            TextSelectorConfig(type=TextSelectorType.URL)
+        ),
+        **_LOGIN.schema,
+    }
+)
 _OPTIONS: Final = vol.Schema(
     {
         # Without a number it is the host's size that counts.
@@ -80,6 +114,15 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
     VERSION = 1
     MINOR_VERSION = 1
 
+    _found_url: str | None = None
+
+    @classmethod
+    @callback
+    @override
+    def async_supports_options_flow(cls, config_entry: ConfigEntry) -> bool:
+        """Return whether there is anything to choose: a server decides for itself."""
+        return bool(config_entry.data[CONF_KIND] == BuilderKind.LOCAL)
+
     @staticmethod
     @callback
     @override
@@ -93,14 +136,16 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Ask for the kind of builder."""
         return self.async_show_menu(
-            step_id="user", menu_options=[BuilderKind.LOCAL.value]
+            step_id="user", menu_options=[kind.value for kind in BuilderKind]
         )
 
     async def async_step_reconfigure(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
         """Show the form of the builder's kind again."""
-        return await self.async_step_local(user_input)
+        if self._get_reconfigure_entry().data[CONF_KIND] == BuilderKind.LOCAL:
+            return await self.async_step_local(user_input)
+        return await self.async_step_device_builder(user_input)
 
     async def async_step_local(
         self, user_input: dict[str, Any] | None = None
@@ -158,6 +203,139 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
         return self.async_update_reload_and_abort(
             entry, unique_id=self.unique_id, title=title, data=data
         )
+
+    @override
+    async def async_step_zeroconf(
+        self, discovery_info: ZeroconfServiceInfo
+    ) -> ConfigFlowResult:
+        """Offer a server that was found, unless it is there already."""
+        hosts = (discovery_info.host, discovery_info.hostname.rstrip("."))
+        for host in hosts:
+            url = server_url(f"{host}:{discovery_info.port}")
+            self._async_abort_entries_match({CONF_URL: url})
+        self._found_url = server_url(f"{hosts[0]}:{discovery_info.port}")
+        await self.async_set_unique_id(self._found_url)
+        try:
+            info = await async_probe(self.hass, self._found_url, None, None)
+        except InvalidAuthError:
+            name = discovery_info.name.partition(".")[0]
+        except CannotConnectError:
+            return self.async_abort(reason="cannot_connect")
+        except UnsupportedVersionError:
+            return self.async_abort(reason="unsupported_version")
+        else:
+            name = _title(self._found_url, info)
+        self.context["title_placeholders"] = {"name": name}
+        return await self.async_step_device_builder()
+
+    async def async_step_device_builder(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for the server and for who we are there, and try it."""
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            try:
+                url = server_url(user_input[CONF_URL])
+            except ValueError:
+                errors[CONF_URL] = "invalid_url"
+            else:
+                login = self._login(user_input)
+                info = await self._async_try(url, login, errors)
+                if info is not None:
+                    return await self._async_finish_server(url, login, info)
+        return self.async_show_form(
+            step_id="device_builder",
+            data_schema=self.add_suggested_values_to_schema(
+                _DEVICE_BUILDER, user_input or self._suggested_server()
+            ),
+            errors=errors,
+        )
+
+    async def async_step_reauth(self, _: Mapping[str, Any]) -> ConfigFlowResult:
+        """Begin to ask for who we are, since the server does not know us any more."""
+        return await self.async_step_reauth_confirm()
+
+    async def async_step_reauth_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> ConfigFlowResult:
+        """Ask for user name and password, and try them."""
+        entry = self._get_reauth_entry()
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            login = self._login(user_input)
+            if await self._async_try(entry.data[CONF_URL], login, errors) is not None:
+                return self.async_update_reload_and_abort(
+                    entry, data=_without_login(entry) | login
+                )
+        return self.async_show_form(
+            step_id="reauth_confirm",
+            data_schema=self.add_suggested_values_to_schema(
+                _LOGIN, {CONF_USERNAME: entry.data.get(CONF_USERNAME)}
+            ),
+            description_placeholders={"url": entry.data[CONF_URL]},
+            errors=errors,
+        )
+
+    def _suggested_server(self) -> dict[str, Any]:
+        """Return what the form shows first; a password is never shown."""
+        if self.source == SOURCE_RECONFIGURE:
+            data = self._get_reconfigure_entry().data
+            return {key: data.get(key) for key in (CONF_URL, CONF_USERNAME)}
+        return {CONF_URL: self._found_url or async_known_server(self.hass)}
+
+    def _login(self, user_input: dict[str, Any]) -> dict[str, str]:
+        """Return user name and password, or nothing where none is given.
+
+        In a builder that is changed, the password may stay what it is.
+        """
+        username = user_input.get(CONF_USERNAME, "").strip()
+        if not username:
+            return {}
+        password = user_input.get(CONF_PASSWORD, "")
+        if not password and self.source == SOURCE_RECONFIGURE:
+            data = self._get_reconfigure_entry().data
+            if data.get(CONF_USERNAME) == username:
+                password = data[CONF_PASSWORD]
+        return {CONF_USERNAME: username, CONF_PASSWORD: password}
+
+    async def _async_try(
+        self, url: str, login: Mapping[str, str], errors: dict[str, str]
+    ) -> ServerInfo | None:
+        """Return what the server is, or note what is wrong."""
+        try:
+            return await async_probe(
+                self.hass, url, login.get(CONF_USERNAME), login.get(CONF_PASSWORD)
+            )
+        except CannotConnectError:
+            errors["base"] = "cannot_connect"
+        except InvalidAuthError:
+            errors["base"] = "invalid_auth"
+        except UnsupportedVersionError:
+            errors["base"] = "unsupported_version"
+        return None
+
+    async def _async_finish_server(
+        self, url: str, login: dict[str, str], info: ServerInfo
+    ) -> ConfigFlowResult:
+        """Make or change the entry, unless another one has the server."""
+        await self.async_set_unique_id(url, raise_on_progress=False)
+        data = {CONF_KIND: BuilderKind.DEVICE_BUILDER.value, CONF_URL: url, **login}
+        if self.source != SOURCE_RECONFIGURE:
+            self._abort_if_unique_id_configured()
+            return self.async_create_entry(title=_title(url, info), data=data)
+        entry = self._get_reconfigure_entry()
+        if entry.unique_id != url:
+            self._abort_if_unique_id_configured()
+        return self.async_update_reload_and_abort(entry, unique_id=url, data=data)
+
+
+def _title(url: str, info: ServerInfo) -> str:
+    """Return what a builder is called: as the server calls itself, or its host."""
+    return info.friendly_name or urlsplit(url).hostname or url
+
+
+def _without_login(entry: ConfigEntry) -> dict[str, Any]:
+    return {key: entry.data[key] for key in (CONF_KIND, CONF_URL)}
 
 
 class BuildsOptionsFlow(OptionsFlowWithReload):
