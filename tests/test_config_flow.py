@@ -37,7 +37,7 @@ async def _async_start(hass: HomeAssistant) -> Flow:
         DOMAIN, context={"source": SOURCE_USER}
     )
     assert menu["type"] is FlowResultType.MENU
-    assert menu["menu_options"] == ["local"]
+    assert menu["menu_options"] == ["local", "device_builder"]
     form = await hass.config_entries.flow.async_configure(
         menu["flow_id"], {"next_step_id": "local"}
     )

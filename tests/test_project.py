@@ -28,7 +28,7 @@ ENGINE: Final = INTEGRATION / "builds"
 EXAMPLES: Final = ROOT / "examples"
 WORKFLOWS: Final = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
-ENGINE_REQUIREMENTS: Final = {"orjson", "yaml"}
+ENGINE_REQUIREMENTS: Final = {"aiohttp", "orjson", "yaml"}
 """What the engine may use beside the standard library: Home Assistant has it anyway."""
 
 KNOWN_HOSTS: Final = {

@@ -26,6 +26,7 @@ INTEGRATION: Final = Path(__file__).parent.parent / "custom_components" / DOMAIN
 CORE_ABORTS: Final = {
     "already_configured",
     "already_in_progress",
+    "reauth_successful",
     "reconfigure_successful",
 }
 """Reasons that Home Assistant's own helpers of a config flow give."""

@@ -34,7 +34,7 @@ NOBODY = Credentials()
     [
         ("kitchen", "http://kitchen:6052"),
         (" kitchen.local ", "http://kitchen.local:6052"),
-        ("10.0.0.1:80", "http://10.0.0.1:80"),
+        ("a.local:80", "http://a.local:80"),
         ("[::1]", "http://[::1]:6052"),
         ("http://kitchen", "http://kitchen"),
         ("https://kitchen/builder/", "https://kitchen/builder"),
