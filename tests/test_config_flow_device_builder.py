@@ -85,8 +85,10 @@ async def async_start(hass: HomeAssistant) -> Flow:
 
 
 async def async_submit(hass: HomeAssistant, flow: Flow, **answer: str) -> Flow:
-    """Fill the form in."""
-    return await hass.config_entries.flow.async_configure(flow["flow_id"], answer)
+    """Fill the form in, and let the builder be loaded if that was all."""
+    result = await hass.config_entries.flow.async_configure(flow["flow_id"], answer)
+    await hass.async_block_till_done()
+    return result
 
 
 async def test_server_without_login(hass: HomeAssistant, server: FakeServer) -> None:
