@@ -150,6 +150,31 @@ class Client:
             raise
         return subscription
 
+    async def submit(self, kind: str, *names: str, **fields: object) -> list[Message]:
+        """Return the jobs of a request."""
+        jobs: list[Message] = (
+            await self.call(
+                "esphome_builds/jobs/submit", kind=kind, configurations=names, **fields
+            )
+        )["jobs"]
+        return jobs
+
+    async def until_job(self, job_id: str, *statuses: str) -> Message:
+        """Return the job when it has one of the statuses."""
+        subscription = await self.subscribe("esphome_builds/subscribe")
+        job = await subscription.until_job(job_id, *statuses)
+        await subscription.unsubscribe()
+        return job
+
+    async def until_line(self, job_id: str, line: str, from_line: int = 0) -> None:
+        """Return when a job has printed a line."""
+        subscription = await self.follow(job_id, from_line=from_line)
+        while line not in (await subscription.next()).get("lines", ()):
+            pass
+        with suppress(CommandError):
+            # It has ended by itself if the job has.
+            await subscription.unsubscribe()
+
     async def follow(self, job_id: str, **fields: object) -> Subscription:
         """Subscribe to a job's output."""
         return await self.subscribe(
