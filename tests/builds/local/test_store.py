@@ -344,6 +344,28 @@ async def test_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("No space left") == 2
 
 
+async def test_retry(path: Path) -> None:
+    """What could not be written is written when asked for, and only that."""
+    jobs = [stored_job()]
+    store = JobStore(path, lambda: jobs)
+    store.retry()
+    path.with_name("jobs.json.new").symlink_to("/dev/full")
+    store.changed()
+    with pytest.raises(OSError, match="No space left"):
+        await store.flush()
+    assert folder(path) == []
+
+    store.retry()
+    async with asyncio.timeout(5):
+        while not path.exists():  # noqa: ASYNC110 - nothing tells when it does
+            await asyncio.sleep(0.01)
+    assert load_jobs(path) == jobs
+    path.unlink()
+    store.retry()
+    await asyncio.sleep(0.1)
+    assert folder(path) == []
+
+
 async def test_folder_is_gone(path: Path) -> None:
     """That is an error like any other of the system's."""
     store = JobStore(path.parent / "gone" / "jobs.json", list)

@@ -446,6 +446,7 @@ class LocalBuilder:
 
     def _on_look(self) -> None:
         """Take over what was found in the folder, and go on if that is possible now."""
+        self._store.retry()
         found = self._watch.configurations
         self._touched.update(found, self._configurations)
         self._pump()
