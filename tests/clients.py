@@ -150,6 +150,10 @@ class Client:
             raise
         return subscription
 
+    async def ping(self) -> None:
+        """Return when Home Assistant has answered."""
+        await self._send(next(self._ids), "ping", {})
+
     async def submit(self, kind: str, *names: str, **fields: object) -> list[Message]:
         """Return the jobs of a request."""
         jobs: list[Message] = (
@@ -162,7 +166,11 @@ class Client:
     async def until_job(self, job_id: str, *statuses: str) -> Message:
         """Return the job when it has one of the statuses."""
         subscription = await self.subscribe("esphome_builds/subscribe")
-        job = await subscription.until_job(job_id, *statuses)
+        # The snapshot has only the newest of the jobs that ended.
+        found = await self.call("esphome_builds/jobs/get", job_id=job_id)
+        job: Message = found["job"]
+        if job["status"] not in statuses:
+            job = await subscription.until_job(job_id, *statuses)
         await subscription.unsubscribe()
         return job
 
@@ -229,7 +237,7 @@ class Client:
         self.check()
         await self.socket.send_json({"id": msg_id, "type": command, **fields})
         message: Message = await asyncio.wait_for(answer, PATIENCE)
-        if not message["success"]:
+        if message["type"] == "result" and not message["success"]:
             raise CommandError(message["error"])
         return message
 

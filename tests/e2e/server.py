@@ -136,7 +136,11 @@ class Server:
         """Stop it as an operating system does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(_PATIENCE)
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
 
     def kill(self) -> None:
         """End it without a chance to do anything about it."""
@@ -160,6 +164,32 @@ class Server:
         self.esphome = esphome
         self.entry_id = flow["result"]["entry_id"]
         return self.entry_id
+
+    def set_options(self, **options: int) -> None:
+        """Change how the builder works, which loads it again; the rest is default."""
+        path = "/api/config/config_entries/options/flow"
+        flow = self.request(path, {"handler": self.entry_id})
+        flow = self.request(f"{path}/{flow['flow_id']}", options)
+        assert flow["type"] == "create_entry", flow
+        self.wait_until_kept(*options)
+
+    def reload_builder(self) -> None:
+        """Unload the entry and load it again."""
+        path = f"/api/config/config_entries/entry/{self.entry_id}/reload"
+        self.request(path, {})
+
+    def wait_until_kept(self, *words: str) -> None:
+        """Wait until the entries on the disk say something, as after a kill they will.
+
+        Home Assistant takes its time to save them.
+        """
+        path = self.folder / ".storage" / "core.config_entries"
+
+        def _says() -> bool:
+            text = path.read_text() if path.exists() else ""
+            return all(word in text for word in words)
+
+        wait_for(_says, _PATIENCE)
 
     def remove_builder(self) -> None:
         """Delete the entry."""

@@ -18,6 +18,7 @@ from ..clients import Client
 from ..e2e.server import Server
 from ..fakes import fake_runs
 
+ENDED: Final = ("completed", "failed", "cancelled", "interrupted")
 PATIENCE: Final = 15.0
 """Seconds after which what a fault left will not go any more."""
 
@@ -26,7 +27,6 @@ type Job = dict[str, Any]
 _ACTIVE: Final = ("queued", "running")
 # How often a job of a command may be started; others only once, ever.
 _AGAIN: Final = {"compile": 2, "config": 2}
-_ENDED: Final = ("completed", "failed", "cancelled", "interrupted")
 # Says that we are none of Home Assistant's own, and what the machine need not have.
 _FOREIGN: Final = re.compile(
     r"^.*\[(homeassistant\.loader|homeassistant\.components\.camera|haffmpeg)"
@@ -112,7 +112,7 @@ async def check_disk(server: Server, jobs: Collection[Job]) -> None:
     others = {path.name for path in folder.iterdir()}
     others = {name for name in others if ".damaged-" not in name}
     assert others <= {"data", "jobs.json", "logs"}
-    assert sum(job["status"] in _ENDED for job in jobs) <= HISTORY
+    assert sum(job["status"] in ENDED for job in jobs) <= HISTORY
 
 
 def check_log(server: Server, expected: Sequence[str] = ()) -> None:
@@ -149,7 +149,7 @@ async def _check_job(client: Client, job: Job, *, may_be_active: bool) -> None:
     if job["status"] in _ACTIVE:
         assert may_be_active, job
         return
-    assert job["status"] in _ENDED, job
+    assert job["status"] in ENDED, job
     assert job["finished_at"], job
     assert job["phase"] is None, job
     assert job["attempt"] in (

@@ -18,7 +18,7 @@ def start_server(folder: Path) -> Server:
     enable_socket()
     server = Server(folder / "server", probe=True)
     server.start()
-    server.add_builder(install_fake(folder))
+    server.wait_until_kept(server.add_builder(install_fake(folder)))
     return server
 
 
@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Generator[Server]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    """Return the server of a module, which has to live on."""
+    """Return the server of a module; each test has to leave it running."""
     server = start_server(tmp_path_factory.mktemp("shared"))
     yield server
     server.stop()
