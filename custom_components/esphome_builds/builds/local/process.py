@@ -193,15 +193,18 @@ async def end_all(process: asyncio.subprocess.Process, token: str) -> bool:
     Return whether the process had ended by itself before it was asked.
     """
     loop = asyncio.get_running_loop()
-    asked = False
-    by_itself = True
+    asked: set[int] = set()
+    if not (by_itself := _has_ended(process.pid)):
+        # At once, since to look for those who left the group takes a while.
+        asked = {-process.pid}
+        _signal(asked, signal.SIGTERM)
+    looked = False
     started = loop.time()
     while left := await _left(process, token):
         elapsed = loop.time() - started
-        if not asked:
-            by_itself = _has_ended(process.pid)
-            _signal(left, signal.SIGTERM)
-            asked = True
+        if not looked:
+            _signal(left - asked, signal.SIGTERM)
+            looked = True
         elif elapsed > GRACE_SECONDS + _KILL_SECONDS:
             _LOGGER.error("Processes %s of a build cannot be killed", sorted(left))
             break
