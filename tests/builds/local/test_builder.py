@@ -33,7 +33,7 @@ from custom_components.esphome_builds.builds.local.builder import (
     LocalBuilder,
 )
 from custom_components.esphome_builds.builds.local.process import Limits
-from custom_components.esphome_builds.builds.local.store import JobStore
+from custom_components.esphome_builds.builds.local.store import JobStore, load_jobs
 from custom_components.esphome_builds.builds.models import (
     BuilderEvent,
     BuilderState,
@@ -916,6 +916,28 @@ class TestHistory:
         for job_id in gone:
             with pytest.raises(UnknownJobError):
                 await tenant.builder.open_log(job_id)
+
+    async def test_forgotten_jobs_do_not_come_back(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A job that leaves the history leaves the file, without another change."""
+        house.write("a")
+        async with house.started() as tenant:
+            jobs = [await tenant.run("validate", "a.yaml") for _ in range(3)]
+        stored = house.settings.cache_dir / "jobs.json"
+        before = stored.stat().st_ino
+        monkeypatch.setattr(queue_module, "HISTORY", 2)
+        tenant = Tenant(LocalBuilder(house.settings))
+        await tenant.builder.start()
+        await tenant.until(lambda: stored.stat().st_ino != before)
+
+        tenant.builder.resume()
+
+        await tenant.until(lambda: len(load_jobs(stored)) == 2)
+        assert [job.job_id for job in load_jobs(stored)] == (
+            [job.job_id for job in jobs[1:]]
+        )
+        await tenant.builder.stop()
 
     async def test_too_large_logs(
         self, house: House, tenant: Tenant, monkeypatch: pytest.MonkeyPatch

@@ -286,12 +286,32 @@ async def test_many_changes_are_few_writes(path: Path, writes: list[int]) -> Non
     assert load_jobs(path) == jobs
 
 
+async def test_what_follows_at_once_is_written_with_it(
+    path: Path, writes: list[int]
+) -> None:
+    """The end of a job and what the history forgets for it need one write."""
+    jobs: list[Job] = []
+    store = JobStore(path, lambda: jobs)
+
+    def _change() -> None:
+        jobs.append(stored_job())
+        store.changed()
+
+    _change()
+    asyncio.get_running_loop().call_soon(_change)
+    await store.flush()
+
+    assert writes == [2]
+
+
 async def test_flush_waits_for_what_is_new(path: Path, writes: list[int]) -> None:
     """A change during a write is written by one more, for which a flush waits."""
     jobs = [stored_job()]
     store = JobStore(path, lambda: jobs)
     store.changed()
-    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not writes:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     jobs.append(stored_job())
     store.changed()
     await store.flush()

@@ -312,7 +312,9 @@ class LocalBuilder:
         log: JobLog | None = None
         exit_code: int | None = None
         try:
-            redactor = await asyncio.to_thread(self._prepare, job_id, executable)
+            version = await self._watch.confirm(executable)
+            self._update(replace(self.jobs[job_id], esphome_version=version))
+            redactor = await asyncio.to_thread(self._prepare, job_id)
             log = await self._logs.open(job_id, self.jobs[job_id].total_lines)
             if self.jobs[job_id].attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
@@ -323,6 +325,8 @@ class LocalBuilder:
             )
         except _CannotStartError as err:
             verdict = err.verdict
+        except BuilderUnavailableError as err:
+            verdict = _failed(Cause.ESPHOME_MISSING, str(err))
         except OSError as err:
             verdict = _failed_with(err)
         except Exception:
@@ -334,7 +338,7 @@ class LocalBuilder:
         self._started_from.pop(job_id, None)
         self._finish(job_id, verdict, exit_code, log)
 
-    def _prepare(self, job_id: str, executable: Path) -> Redactor:
+    def _prepare(self, job_id: str) -> Redactor:
         """Check that the job can still run; blocking. Raises `_CannotStartError`."""
         name = self.jobs[job_id].configuration
         try:
@@ -342,9 +346,6 @@ class LocalBuilder:
         except (InvalidName, OSError) as err:
             message = f"The configuration {name} is no longer there."
             raise _CannotStartError(Cause.INVALID_CONFIG, message) from err
-        if not os.access(executable, os.X_OK):
-            message = f"There is no ESPHome executable at {executable}."
-            raise _CannotStartError(Cause.ESPHOME_MISSING, message)
         return Redactor.load(self._settings.config_dir)
 
     def _reporter(
@@ -415,7 +416,9 @@ class LocalBuilder:
 
     def _clean_up(self) -> None:
         """Forget what the history does not hold, and logs that are too much."""
-        for job in self._queue.forget():
+        if forgotten := self._queue.forget():
+            self._store.changed()
+        for job in forgotten:
             self._emit(JobRemovedEvent(job_id=job.job_id))
         if self._cleaning is None and self._accepting:
             self._cleaning = asyncio.create_task(self._enforce())

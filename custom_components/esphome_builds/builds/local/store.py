@@ -125,6 +125,8 @@ class JobStore:
         """Write until nothing is newer than the file, or that fails."""
         try:
             while self._written < self._changes:
+                # What else this turn of the loop changes is written with it.
+                await asyncio.sleep(0)
                 changes = self._changes
                 data = orjson.dumps({"version": _VERSION, "jobs": tuple(self._jobs())})
                 await asyncio.to_thread(_replace, self._path, data)
