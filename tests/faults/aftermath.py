@@ -70,9 +70,7 @@ async def check(
             await client.close()
     if not active:
         await eventually(lambda: not server.processes(), server.processes)
-    await eventually(
-        lambda: _stored(server) == _statuses(jobs), lambda: _stored(server)
-    )
+    await eventually(lambda: stored(server) == _statuses(jobs), lambda: stored(server))
     check_runs(server)
     await check_disk(server, jobs)
     check_log(server, expected)
@@ -131,6 +129,11 @@ def check_log(server: Server, expected: Sequence[str] = ()) -> None:
         if not any(re.search(pattern, record) for pattern in expected)
     ]
     assert not bad, "\n".join(bad)
+
+
+def stored(server: Server) -> dict[str, str]:
+    """Return the statuses on the disk by job."""
+    return _statuses(json.loads((server.cache / "jobs.json").read_text())["jobs"])
 
 
 async def eventually(
@@ -216,11 +219,6 @@ def _logs(server: Server) -> dict[str, int]:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*"))
-
-
-def _stored(server: Server) -> dict[str, str]:
-    """Return the statuses on the disk by job."""
-    return _statuses(json.loads((server.cache / "jobs.json").read_text())["jobs"])
 
 
 def _statuses(jobs: Collection[Job]) -> dict[str, str]:

@@ -11,17 +11,23 @@ from collections.abc import Collection, Generator
 from contextlib import suppress
 import os
 from pathlib import Path
+import time
 from typing import Any, Final
 
 import pytest
 
-from ..clients import Client, eventually
+from custom_components.esphome_builds.builds.local.queue import HISTORY, MAX_ACTIVE
+
+from ..clients import Client, CommandError, eventually
 from ..e2e.conftest import Connect
 from ..e2e.server import Server, processes_of
 from ..fakes import fake_runs, write_configuration
 from . import aftermath
 
+GIB: Final = 1024 * 1024 * 1024
 SLOTS: Final = 16
+STOP_SECONDS: Final = 20.0
+"""For a grace of five, what Home Assistant itself has to do, and a busy machine."""
 
 type Job = dict[str, Any]
 
@@ -50,6 +56,19 @@ async def until_ended(client: Client, job_ids: Collection[str]) -> dict[str, Job
     return {
         job_id: await client.until_job(job_id, *aftermath.ENDED) for job_id in job_ids
     }
+
+
+async def fill(client: Client, names: Collection[str]) -> set[str]:
+    """Ask for uploads until no more are taken; return the jobs."""
+    queued: set[str] = set()
+    try:
+        for n in range(MAX_ACTIVE):
+            jobs = await client.submit("upload", *names, address=f"10.0.0.{n}")
+            queued |= {job["job_id"] for job in jobs}
+    except CommandError as err:
+        assert err.code == "builder_unavailable"  # noqa: PT017 - at some time it comes
+    assert len(queued) < MAX_ACTIVE
+    return queued
 
 
 async def test_killed_before_the_end(
@@ -224,3 +243,65 @@ async def test_killed_before_the_end_is_saved(
     page = await client.call("esphome_builds/jobs/log", job_id=flash["job_id"])
     assert page["lines"] == ["it began", "it is done"]
     await aftermath.check(server)
+
+
+async def test_stopped_with_all_it_can_take(
+    mortal: Server, connect: Connect, tmp_path: Path
+) -> None:
+    """Builds that ignore SIGTERM, uploads, floods, followers and a full queue.
+
+    It stops in seconds and leaves nothing. After the start builds go on, an upload
+    that ran is not sent again, and what waited waits.
+    """
+    server, go = mortal, tmp_path / "go"
+    write = server.config_dir
+    began = ("print it began", f"wait {go}")
+    stubborn = [write_configuration(write, f"no_{n}", "ignore", *began) for n in "abc"]
+    flood = [write_configuration(write, f"flood_{n}", f"flood {GIB}") for n in "ab"]
+    flashing = [
+        write_configuration(write, f"flash_{step}", step, *began)
+        for step in ("ignore", "spawn ignore orphan", "spawn session")
+    ]
+    crowd = [write_configuration(write, f"one_{n}", f"wait {go}") for n in range(100)]
+    client, full = await connect(server), await connect(server)
+    builds = await client.submit("compile", *stubborn)
+    floods = await client.submit("compile", *flood)
+    flashes = await client.submit("upload", *flashing)
+    for job in (*builds, *flashes):
+        await client.until_line(job["job_id"], "it began")
+    # One lane is held by these; what follows waits behind them or for them.
+    queued = await fill(full, crowd)
+    for job in (*floods, *builds):
+        follower = await full.follow(job["job_id"])
+        await follower.until_output()
+    await full.subscribe("esphome_builds/subscribe")
+
+    began_at = time.monotonic()
+    await asyncio.to_thread(server.stop)
+    assert time.monotonic() - began_at < STOP_SECONDS
+
+    assert not server.processes()
+    assert not {"running"} & set(aftermath.stored(server).values())
+    go.touch()
+    await asyncio.to_thread(server.start)
+    client = await connect(server)
+    after = await until_ended(client, [job["job_id"] for job in (*builds, *flashes)])
+    assert {after[job["job_id"]]["status"] for job in builds} == {"completed"}
+    assert {after[job["job_id"]]["attempt"] for job in builds} == {2}
+    for job in flashes:
+        ended = after[job["job_id"]]
+        assert (ended["status"], ended["attempt"]) == ("interrupted", 1)
+        assert ended["cause"] == "home_assistant_stopped"
+        assert runs(server)[job["job_id"]] == 1
+    jobs = await aftermath.all_jobs(client)
+    waiting = {job["job_id"]: job for job in jobs if job["status"] == "queued"}
+    assert len(queued & set(waiting)) > MAX_ACTIVE // 2
+    assert {job["attempt"] for job in waiting.values()} == {1}
+    await client.call(
+        "call_service",
+        domain="esphome_builds",
+        service="cancel",
+        service_data={"configuration": flood + crowd},
+    )
+    jobs = await aftermath.check(server)
+    assert len(jobs) == HISTORY
