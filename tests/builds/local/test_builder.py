@@ -1124,6 +1124,45 @@ class TestUnavailable:
         assert (await tenant.run("compile", "a.yaml")).esphome_version == "2027.1.0"
         assert count_in(fake_calls(house.fake), "version") == 2
 
+    async def test_new_version_a_moment_ago(self, house: House, tenant: Tenant) -> None:
+        """A job is told apart from those of the version before, before any look."""
+        house.write("a")
+        fake_version(house.fake, "print Version: 2027.1.0")
+        os.utime(house.fake, (1, 1))
+
+        assert (await tenant.run("compile", "a.yaml")).esphome_version == "2027.1.0"
+        await tenant.until(lambda: tenant.builder.info.esphome_version == "2027.1.0")
+
+    async def test_no_esphome_since_a_moment(
+        self, house: House, tenant: Tenant
+    ) -> None:
+        """What another program does with a configuration counts for nothing."""
+        house.write("a")
+        house.fake.write_text("#!/bin/sh\n")
+
+        job = await tenant.run("compile", "a.yaml")
+
+        assert (job.status, job.cause) == (JobStatus.FAILED, Cause.ESPHOME_MISSING)
+        assert str(house.fake) in (job.message or "")
+
+    @pytest.mark.usefixtures("quick_looks")
+    async def test_new_one_that_is_slow(self, house: House, tenant: Tenant) -> None:
+        """Nothing starts with a version that nobody knows yet."""
+        house.write("a")
+        await tenant.until(lambda: "a.yaml" in tenant.builder.configurations)
+        fake_version(
+            house.fake, f"wait {house.config_dir / 'go'}", "print Version: 2027.1.0"
+        )
+        os.utime(house.fake, (1, 1))
+        await tenant.until(lambda: tenant.builder.info.state == "connecting")
+        assert tenant.builder.info.esphome_version is None
+        (job,) = await tenant.submit("compile", "a.yaml")
+        assert tenant.job(job).status is _Q
+        house.touch("go")
+
+        (job,) = await tenant.ended(job)
+        assert (job.status, job.esphome_version) == ("completed", "2027.1.0")
+
     @pytest.mark.usefixtures("quick_looks")
     async def test_idle(self, house: House, tenant: Tenant) -> None:
         """An ESPHome that answered is not asked again and again, nor a file read."""
