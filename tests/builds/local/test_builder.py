@@ -1301,6 +1301,24 @@ class TestUnavailable:
         assert (await tenant.run("compile", "b.yaml")).status == "completed"
 
 
+async def test_compiles_share_the_cores(house: House) -> None:
+    """Side by side they start no more compilers together than one does alone."""
+    cores = len(os.sched_getaffinity(0))
+    limit = f"ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT={-(-cores // 2)}"
+    for name in ("a", "b"):
+        house.write(name, "environment")
+
+    async with house.started(replace(house.settings, compile_slots=2)) as tenant:
+        both = await tenant.ended(*await tenant.submit("compile", "a.yaml", "b.yaml"))
+        alone = await tenant.run("compile", "a.yaml")
+        other = await tenant.run("validate", "a.yaml")
+
+        for job in both:
+            assert limit in await tenant.lines(job)
+        for job in (alone, other):
+            assert not any("PROCESS_LIMIT" in line for line in await tenant.lines(job))
+
+
 def test_is_a_builder(house: House) -> None:
     """A local builder is what those above it expect."""
     builder: Builder = LocalBuilder(house.settings)

@@ -43,7 +43,7 @@ from ..models import (
     RequestKind,
 )
 from .configurations import InvalidName
-from .environment import build_environment, compile_slots
+from .environment import build_environment, compile_slots, share_cores
 from .logs import Logs
 from .process import Command, Limits, end_leftovers
 from .queue import JobQueue, restored, without_prerequisite
@@ -297,7 +297,7 @@ class LocalBuilder:
                 Command(
                     argv=(str(executable), *arguments(job)),
                     cwd=self._settings.config_dir,
-                    environment=self._environment,
+                    environment=self._environment_of(job),
                     token=job.job_id,
                 ),
                 self._settings.limits[job.kind],
@@ -306,6 +306,12 @@ class LocalBuilder:
             self._tasks[job.job_id] = asyncio.create_task(
                 self._run(job.job_id, run, executable), name=f"{job.kind} {job.job_id}"
             )
+
+    def _environment_of(self, job: Job) -> dict[str, str]:
+        """Return the environment of a job's process."""
+        if job.kind is not JobKind.COMPILE:
+            return self._environment
+        return share_cores(self._environment, self._queue.compiles)
 
     async def _run(self, job_id: str, run: JobRun, executable: Path) -> None:
         """Take one job from start to end, whatever happens."""

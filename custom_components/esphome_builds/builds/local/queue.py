@@ -106,6 +106,12 @@ class JobQueue:
         """Return the jobs that have not ended, oldest first."""
         return [self._jobs[job_id] for job_id in self._active]
 
+    @property
+    def compiles(self) -> int:
+        """Return how many compiles run side by side as long as nothing changes."""
+        compiles = sum(job.kind is JobKind.COMPILE for job in self.active)
+        return min(self._slots[Lane.COMPILE], compiles)
+
     def submit(
         self, request: BuildRequest, now: datetime, stale: Collection[str] = ()
     ) -> Accepted:
