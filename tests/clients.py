@@ -221,10 +221,10 @@ class Client:
         """Leave without a word."""
         if self._reader is not None:
             self._reader.cancel()
-        connection = self.socket._response.connection
-        assert connection is not None
-        assert connection.transport is not None
-        connection.transport.abort()
+        response = self.socket._response
+        if response.connection is not None and response.connection.transport:
+            response.connection.transport.abort()
+        response.close()
 
     def check(self) -> None:
         """Raise `ConnectionError` if the connection is gone."""
