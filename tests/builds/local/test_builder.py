@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import shutil
 import time
+from typing import Any
 
 import pytest
 
@@ -916,6 +917,28 @@ class TestHistory:
         for job_id in gone:
             with pytest.raises(UnknownJobError):
                 await tenant.builder.open_log(job_id)
+
+    async def test_logs_of_jobs_that_end_meanwhile(
+        self, house: House, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What leaves the history while logs are deleted takes its log with it, too."""
+        monkeypatch.setattr(queue_module, "HISTORY", 1)
+        enforce = logs_module._enforce
+
+        def _slowly(*arguments: Any) -> list[str]:  # noqa: ANN401 - passed on
+            removed = enforce(*arguments)
+            time.sleep(0.5)
+            return removed
+
+        monkeypatch.setattr(logs_module, "_enforce", _slowly)
+        house.write("a", "print 1")
+        for _ in range(3):
+            last = await tenant.run("validate", "a.yaml")
+
+        logs = house.settings.cache_dir / "logs"
+        await tenant.until(
+            lambda: [path.name for path in logs.iterdir()] == [last.job_id]
+        )
 
     async def test_forgotten_jobs_do_not_come_back(
         self, house: House, monkeypatch: pytest.MonkeyPatch
