@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 import random
+from statistics import median
 import time
 from typing import Any, Final
 
@@ -33,11 +34,12 @@ LANES: Final = {
     "upload": "upload",
     "validate": "validate",
 }
-MEMORY_MARGIN: Final = 16 * 1024 * 1024
-"""What the allocator keeps in pieces is no leak; a log in memory has 1 MiB."""
+MARGINS: Final = {"blocks": 20_000, "rss": 24 * 1024 * 1024}
+"""What may be more than after the warm-up: of 1.2 million small pieces of memory those
+for some hundred jobs more in the history; of 250 MiB what lies in between of them."""
 
-PING_SECONDS: Final = 1.0
-"""What is quick where two cores do everything, the thousand requests included."""
+PING_SECONDS: Final = 0.5
+"""What is quick in the middle of it, where two cores do all, the requests included."""
 
 REQUESTS: Final = 1000
 SLOTS: Final = {
@@ -170,7 +172,7 @@ async def test_a_thousand_requests(loaded: Server, connect: Connect) -> None:
         for job_id in sorted(set(made) - set(dropped)):
             await control.until_job(job_id, *aftermath.ENDED)
 
-    assert max(pings) < PING_SECONDS
+    assert median(pings) < PING_SECONDS
     jobs = await aftermath.check(server)
     assert len(jobs) == HISTORY
     check_order(jobs)
@@ -306,7 +308,7 @@ async def check_census(client: Client, before: dict[str, int]) -> None:
         grown = {
             name: (before[name], now[name])
             for name in before
-            if now[name] > before[name] + (MEMORY_MARGIN if name == "rss" else 0)
+            if now[name] > before[name] + MARGINS.get(name, 0)
         }
         if not grown:
             break
@@ -323,6 +325,7 @@ async def test_a_crowd_that_comes_and_goes(
     """Nothing is left of a hundred clients; what they take is what they took before."""
     server = loaded
     client = await connect(server)
+    before: dict[str, int] = {}
     for seed, length in enumerate((5, seconds)):
         storm = await client.submit("compile", *write_storm(server))
         await crowd(server, length, seed)
@@ -330,25 +333,15 @@ async def test_a_crowd_that_comes_and_goes(
             await client.until_job(job["job_id"], "running")
         await cancel_all(client)
         await aftermath.check(server)
-        if not seed:
-            # By now everything is loaded and every pool has its size.
-            before = await client.call("probe/census")
+        # After the first time everything is loaded and every pool has its size.
+        before = before or await client.call("probe/census")
     await check_census(client, before)
 
 
-@pytest.mark.parametrize(
-    "times", [10, pytest.param(100, marks=pytest.mark.long)], ids=str
-)
-async def test_reloads(loaded: Server, connect: Connect, times: int) -> None:
-    """Loaded again and again while it builds, is followed and asked, nothing is left.
-
-    A job that is stopped twice is interrupted, and what cannot be answered while the
-    builder is away is answered with an error that says so.
-    """
-    server, dice = loaded, random.Random(2)
-    client = await connect(server)
-    await asyncio.to_thread(server.reload_builder)
-    before = await client.call("probe/census")
+async def reload_under_load(
+    server: Server, connect: Connect, times: int, dice: random.Random
+) -> None:
+    """Load the builder again and again while it builds, is asked and is followed."""
     storm = write_storm(server)
 
     async def _ask(guest: Client) -> None:
@@ -380,9 +373,25 @@ async def test_reloads(loaded: Server, connect: Connect, times: int) -> None:
     await asyncio.wait(tasks)
     for guest in guests:
         await guest.close()
-    await cancel_all(client)
 
-    jobs = await aftermath.check(server)
+
+@pytest.mark.parametrize(
+    "times", [10, pytest.param(100, marks=pytest.mark.long)], ids=str
+)
+async def test_reloads(loaded: Server, connect: Connect, times: int) -> None:
+    """Nothing is left of a builder that was loaded again.
+
+    A job that is stopped twice is interrupted, and what cannot be answered while the
+    builder is away is answered with an error that says so.
+    """
+    server, dice = loaded, random.Random(2)
+    client = await connect(server)
+    before: dict[str, int] = {}
+    for count in (5, times):
+        await reload_under_load(server, connect, count, dice)
+        await cancel_all(client)
+        jobs = await aftermath.check(server)
+        before = before or await client.call("probe/census")
     interrupted = [job for job in jobs if job["status"] == "interrupted"]
     assert interrupted
     assert {job["cause"] for job in interrupted} == {"home_assistant_stopped"}

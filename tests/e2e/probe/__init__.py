@@ -107,7 +107,7 @@ def count_objects(hass: HomeAssistant) -> dict[str, int]:
 
 
 def count_memory() -> dict[str, int]:
-    """Return the open files and the bytes of memory of this process; blocking."""
+    """Return the open files, objects and bytes of memory of this process; blocking."""
     # What nobody needs any more is no leak, nor what the allocator keeps for later.
     gc.unfreeze()
     gc.collect()
@@ -115,6 +115,7 @@ def count_memory() -> dict[str, int]:
         ctypes.CDLL(None).malloc_trim(0)
     status = Path("/proc/self/status").read_text()
     return {
+        "blocks": sys.getallocatedblocks(),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "rss": int(status.partition("VmRSS:")[2].split()[0]) * 1024,
     }
