@@ -273,11 +273,16 @@ class Client:
             raise AssertionError(f"Nobody asked for {message}")
 
 
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nothing tells when it does
-            await asyncio.sleep(0.01)
+async def eventually(
+    condition: Callable[[], object], what: Callable[[], object] = lambda: None
+) -> None:
+    """Wait until a condition holds; `what` tells what there was instead."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE
+    while not condition():
+        if loop.time() > end:
+            raise TimeoutError(what())
+        await asyncio.sleep(0.01)
 
 
 async def following(

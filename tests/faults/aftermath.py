@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 import json
 from pathlib import Path
 import re
@@ -14,7 +14,7 @@ from custom_components.esphome_builds.builds.local.logs import ALL_LOGS_BYTES
 from custom_components.esphome_builds.builds.local.queue import HISTORY
 from custom_components.esphome_builds.builds.log_files import LOG_BYTES
 
-from ..clients import Client
+from ..clients import Client, eventually
 from ..e2e.server import Server
 from ..fakes import fake_runs
 
@@ -136,17 +136,6 @@ def stored(server: Server) -> dict[str, str]:
     return _statuses(json.loads((server.cache / "jobs.json").read_text())["jobs"])
 
 
-async def eventually(
-    condition: Callable[[], bool], what: Callable[[], object], seconds: float = PATIENCE
-) -> None:
-    """Wait until a condition holds; `what` tells what it was if it never does."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while not condition():
-        assert loop.time() < end, what()
-        await asyncio.sleep(0.1)
-
-
 async def _check_job(client: Client, job: Job, *, may_be_active: bool) -> None:
     """Check that a job tells the truth about itself, as far as it can be seen."""
     if job["status"] in _ACTIVE:
@@ -155,9 +144,7 @@ async def _check_job(client: Client, job: Job, *, may_be_active: bool) -> None:
     assert job["status"] in ENDED, job
     assert job["finished_at"], job
     assert job["phase"] is None, job
-    assert job["attempt"] in (
-        (1, 2) if job["kind"] in ("compile", "validate") else (1,)
-    )
+    assert job["attempt"] in ((1, 2) if job["kind"] in _RESUMED else (1,))
     if job["status"] == "completed":
         assert (job["cause"], job["exit_code"], job["progress"]) == (None, 0, 100), job
         assert job["started_at"], job

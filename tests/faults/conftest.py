@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from pytest_socket import enable_socket
 
+from ..clients import eventually
 from ..e2e.conftest import connect, use_sockets
 from ..e2e.server import Server
-from ..fakes import install_fake
+from ..fakes import fake_runs, install_fake
 
 __all__ = ["connect", "use_sockets"]
 
@@ -18,21 +19,21 @@ def start_server(folder: Path) -> Server:
     enable_socket()
     server = Server(folder / "server", probe=True)
     server.start()
-    server.wait_until_kept(server.add_builder(install_fake(folder)))
+    server.add_builder(install_fake(folder))
     return server
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Generator[Server]:
-    """Return a server of the test's own, which may be killed and started again."""
-    server = start_server(tmp_path)
-    yield server
-    server.kill()
+async def until_run(server: Server, job_id: str, count: int = 1) -> None:
+    """Wait until a job's process was started so often, and does what it shall do."""
+    await eventually(
+        lambda: sum(run[0] == job_id for run in fake_runs(server.esphome)) == count,
+        lambda: fake_runs(server.esphome),
+    )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    """Return the server of a module; each test has to leave it running."""
+    """Return a server for all who leave it running, with the options that it had."""
     server = start_server(tmp_path_factory.mktemp("shared"))
     yield server
     server.stop()

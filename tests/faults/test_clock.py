@@ -21,7 +21,7 @@ from ..e2e.conftest import Connect
 from ..e2e.server import Server
 from ..fakes import fake_runs, write_configuration
 from . import aftermath
-from .conftest import start_server
+from .conftest import start_server, until_run
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None,
@@ -89,6 +89,7 @@ def timed(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Generator[S
     """Return a server with the clock, and a token that is good at any time of it."""
     clock.jump(_PAST)
     server = start_server(tmp_path_factory.mktemp("timed"))
+    server.wait_until_kept(server.entry_id)
 
     async def _token() -> str:
         async with ClientSession() as session:
@@ -108,14 +109,6 @@ def timed(clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> Generator[S
 async def ended(client: Client, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return jobs when all have completed."""
     return [await client.until_job(job["job_id"], "completed") for job in jobs]
-
-
-async def until_run(server: Server, job_id: str, count: int = 1) -> None:
-    """Wait until a job's process was started so often."""
-    await aftermath.eventually(
-        lambda: sum(run[0] == job_id for run in fake_runs(server.esphome)) == count,
-        lambda: fake_runs(server.esphome),
-    )
 
 
 async def order(client: Client) -> list[str]:

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from ..clients import Client, CommandError
+from ..clients import Client, CommandError, eventually
 from ..e2e.conftest import Connect
 from ..e2e.server import Server
-from ..fakes import fake_runs, write_configuration
+from ..fakes import write_configuration
 from . import aftermath
+from .conftest import until_run
 
 _KINDS: Final = ("validate", "compile", "upload")
 
@@ -62,10 +63,7 @@ async def listed(client: Client) -> list[str]:
 async def start(server: Server, client: Client, name: str) -> dict[str, Any]:
     """Return an upload that runs."""
     (job,) = await client.submit("upload", name)
-    await aftermath.eventually(
-        lambda: (job["job_id"], "upload") in fake_runs(server.esphome),
-        lambda: fake_runs(server.esphome),
-    )
+    await until_run(server, job["job_id"])
     return job
 
 
@@ -151,7 +149,7 @@ async def test_whole_folder(shared: Server, connect: Connect, tmp_path: Path) ->
     running = await start(shared, client, name)
     (waiting,) = await client.submit("compile", name)
     away = shared.config_dir.rename(shared.config_dir.with_name("away"))
-    await aftermath.eventually(
+    await eventually(
         lambda: "cannot be read: No such file" in shared.log, lambda: shared.log
     )
     go.touch()

@@ -13,17 +13,17 @@ from typing import Final
 
 import pytest
 
-from ..clients import Client, CommandError
+from ..clients import Client, CommandError, eventually
 from ..e2e.conftest import Connect
 from ..e2e.server import Server, processes_of
 from ..fakes import fake_runs, write_configuration
 from . import aftermath
+from .conftest import until_run
 
 pytestmark = pytest.mark.skipif(
     not hasattr(resource, "prlimit"), reason="needs the limits of another process"
 )
 
-ENDED: Final = ("cancelled", "completed", "failed", "interrupted")
 
 _FEW: Final = 14
 _NONE: Final = 3
@@ -79,10 +79,10 @@ async def test_none(shared: Server, connect: Connect, tmp_path: Path) -> None:
     (running,) = await client.submit("upload", name)
     job_id = running["job_id"]
     await until_run(shared, job_id)
-    await aftermath.eventually(lambda: len(processes_of(job_id)) > 1, list)
+    await eventually(lambda: len(processes_of(job_id)) > 1)
     with limited(shared, _NONE):
         (job,) = await client.submit("upload", other)
-        ended = await client.until_job(job["job_id"], *ENDED)
+        ended = await client.until_job(job["job_id"], *aftermath.ENDED)
         assert (ended["status"], ended["cause"]) == ("failed", "unknown")
         assert ended["message"] == f"The job could not be started: {_REASON}."
         await until_state(client, "unavailable")
@@ -94,7 +94,7 @@ async def test_none(shared: Server, connect: Connect, tmp_path: Path) -> None:
         job = (await client.call("esphome_builds/jobs/get", job_id=job_id))["job"]
         assert job["status"] == "running"
         assert processes_of(job_id)
-    ended = await client.until_job(job_id, *ENDED)
+    ended = await client.until_job(job_id, *aftermath.ENDED)
     assert ended["status"] == "completed"
     assert processes_of(job_id) == []
     await until_state(client, "ready")
@@ -137,7 +137,7 @@ async def test_few(shared: Server, connect: Connect) -> None:
                 assert _REASON in str(err)  # noqa: PT017 - one of two good answers
                 continue
             await asyncio.sleep(0.3)
-        ended = await client.until_job(job["job_id"], *ENDED)
+        ended = await client.until_job(job["job_id"], *aftermath.ENDED)
         endings.append(ended["status"])
         if ended["status"] != "completed":
             assert ended["message"] == f"The job could not be started: {_REASON}."
@@ -157,11 +157,3 @@ async def until_state(client: Client, state: str) -> None:
             if builders["builders"][0]["state"] == state:
                 return
             await asyncio.sleep(0.1)
-
-
-async def until_run(server: Server, job_id: str) -> None:
-    """Wait until a job's process does what it was called for."""
-    await aftermath.eventually(
-        lambda: any(run[0] == job_id for run in fake_runs(server.esphome)),
-        lambda: fake_runs(server.esphome),
-    )

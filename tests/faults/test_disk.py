@@ -17,13 +17,13 @@ from pytest_socket import enable_socket
 
 from custom_components.esphome_builds.builds.log import FLUSH_SECONDS
 
-from ..clients import following
+from ..clients import eventually, following
 from ..e2e.conftest import Connect
 from ..e2e.server import ESPHOME, ROOT, Server
-from ..fakes import fake_calls, fake_runs, install_fake, write_configuration
+from ..fakes import fake_calls, install_fake, write_configuration
 from . import aftermath
-
-ENDED: Final = ("cancelled", "completed", "failed", "interrupted")
+from .aftermath import ENDED
+from .conftest import until_run
 
 _BLOCKS: Final = (1024 * 1024, 4096)
 # A real build tree fits, once.
@@ -136,7 +136,7 @@ async def test_log(
     with cache.full():
         full.touch()
         await client.until_line(job_id, "line 19999", from_line=20_000)
-        await aftermath.eventually(
+        await eventually(
             lambda: "Cannot write the log" in on_disks.log, lambda: on_disks.log
         )
         # What came just after that is tried once more, too.
@@ -196,7 +196,7 @@ async def test_jobs(
     names = [write_configuration(folder, name) for name in ("attic", "cellar", "porch")]
     client = await connect(on_disks)
     (upload,) = await client.submit("upload", slow)
-    await until_run(on_disks, upload["job_id"], "upload")
+    await until_run(on_disks, upload["job_id"])
     calls = len(fake_calls(on_disks.esphome))
     refused: list[dict[str, Any]] = []
     with cache.full():
@@ -236,7 +236,7 @@ async def test_prerequisite(
     name = write_configuration(on_disks.config_dir, "porch", f"compile: wait {go}")
     client = await connect(on_disks)
     build, upload = await client.submit("install", name)
-    await until_run(on_disks, build["job_id"], "compile")
+    await until_run(on_disks, build["job_id"])
     uploads = len(fake_calls(on_disks.esphome, "upload"))
     with cache.full():
         go.touch()
@@ -322,15 +322,7 @@ async def test_jobs_file_that_cannot_be_written(
     await aftermath.check(on_disks, expected=[r"Cannot write the list .*directory"])
 
 
-async def until_run(server: Server, job_id: str, command: str) -> None:
-    """Wait until a job's process does what it was called for."""
-    await aftermath.eventually(
-        lambda: (job_id, command) in fake_runs(server.esphome),
-        lambda: fake_runs(server.esphome),
-    )
-
-
 async def until_log(server: Server, job_id: str) -> None:
     """Wait until the first lines of a job are on the disk."""
     folder = server.cache / "logs" / job_id
-    await aftermath.eventually(lambda: any(folder.glob("*.log")), list)
+    await eventually(lambda: any(folder.glob("*.log")))

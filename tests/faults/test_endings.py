@@ -23,6 +23,7 @@ from ..e2e.conftest import Connect
 from ..e2e.server import Server, processes_of
 from ..fakes import fake_runs, write_configuration
 from . import aftermath
+from .conftest import start_server
 
 GIB: Final = 1024 * 1024 * 1024
 SLOTS: Final = 16
@@ -33,17 +34,18 @@ type Job = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def mortal(shared: Server) -> Generator[Server]:
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
     """Return a server on which many jobs run at once; it may be killed and started."""
-    shared.set_options(
+    server = start_server(tmp_path_factory.mktemp("mortal"))
+    server.set_options(
         compile_slots=SLOTS,
         compile_limit=60,
         compile_idle_limit=60,
         upload_limit=60,
     )
-    yield shared
+    yield server
     # What a failed test left blocked would never stop.
-    shared.kill()
+    server.kill()
 
 
 def runs(server: Server) -> Counter[str]:

@@ -14,14 +14,12 @@ from ..e2e.conftest import Connect
 from ..e2e.server import Server
 from ..fakes import (
     FAKE_VERSION,
-    fake_runs,
     fake_version,
     install_fake,
     write_configuration,
 )
 from . import aftermath
-
-ENDED: Final = ("cancelled", "completed", "failed", "interrupted")
+from .conftest import until_run
 
 _MISSING: Final = r"There is no ESPHome executable at "
 _NEW: Final = "2026.11.0"
@@ -66,14 +64,6 @@ async def until_ready(server: Server, connect: Connect) -> Client:
     return client
 
 
-async def until_run(server: Server, job_id: str) -> None:
-    """Wait until a job's process does what it was called for."""
-    await aftermath.eventually(
-        lambda: any(run[0] == job_id for run in fake_runs(server.esphome)),
-        lambda: fake_runs(server.esphome),
-    )
-
-
 async def test_vanishes(
     shared: Server, connect: Connect, esphome: Path, tmp_path: Path
 ) -> None:
@@ -88,7 +78,7 @@ async def test_vanishes(
     with away(esphome):
         # Nobody knows of it yet.
         (early,) = await client.submit("validate", write_configuration(folder, "early"))
-        ended = await client.until_job(early["job_id"], *ENDED)
+        ended = await client.until_job(early["job_id"], *aftermath.ENDED)
         assert (ended["status"], ended["cause"]) == ("failed", "esphome_missing")
         assert str(esphome) in ended["message"]
         builder = await until_builder(client, state="unavailable")
@@ -96,7 +86,7 @@ async def test_vanishes(
         with pytest.raises(CommandError, match=r"builder_unavailable: .*no ESPHome"):
             await client.submit("validate", running)
         go.touch()
-        ended = await client.until_job(first["job_id"], *ENDED)
+        ended = await client.until_job(first["job_id"], *aftermath.ENDED)
         assert ended["status"] == "completed"
         await asyncio.sleep(0.5)
         jobs = await aftermath.check(
@@ -122,8 +112,8 @@ async def test_changes(
     fake_version(esphome, f"print Version: {_NEW}")
     go.touch()
 
-    build = await client.until_job(build["job_id"], *ENDED)
-    upload = await client.until_job(upload["job_id"], *ENDED)
+    build = await client.until_job(build["job_id"], *aftermath.ENDED)
+    upload = await client.until_job(upload["job_id"], *aftermath.ENDED)
     assert (build["status"], build["esphome_version"]) == ("completed", FAKE_VERSION)
     assert (upload["status"], upload["esphome_version"]) == ("completed", _NEW)
     await until_builder(client, state="ready", esphome_version=_NEW)
@@ -140,7 +130,7 @@ async def test_becomes_something_else(
     with away(esphome):
         _make(what, esphome)
         (job,) = await client.submit("compile", name)
-        ended = await client.until_job(job["job_id"], *ENDED)
+        ended = await client.until_job(job["job_id"], *aftermath.ENDED)
         assert (ended["status"], ended["cause"]) == ("failed", "esphome_missing")
         builder = await until_builder(client, state="unavailable")
         assert str(esphome) in builder["message"]
@@ -174,14 +164,14 @@ async def test_is_slow(
     install_fake(esphome.parent, "new").replace(esphome)
     await until_builder(client, state="connecting", esphome_version=None)
     go.touch()
-    assert (await client.until_job(build["job_id"], *ENDED))["cause"] is None
+    assert (await client.until_job(build["job_id"], *aftermath.ENDED))["cause"] is None
     await asyncio.sleep(0.5)
     (quick,) = await client.submit("validate", name)
     builder = await until_builder(client, state="connecting")
     assert (builder["running"], builder["queued"]) == (0, 2)
     answer.touch()
     for job in (upload, quick):
-        ended = await client.until_job(job["job_id"], *ENDED)
+        ended = await client.until_job(job["job_id"], *aftermath.ENDED)
         assert (ended["status"], ended["esphome_version"]) == ("completed", _NEW)
     await aftermath.check(shared)
 
@@ -194,7 +184,7 @@ async def test_hangs(shared: Server, connect: Connect, esphome: Path) -> None:
     fake_version(esphome, "ignore", "spawn session ignore", "sleep inf")
     install_fake(esphome.parent, "new").replace(esphome)
     (early,) = await client.submit("compile", name)
-    ended = await client.until_job(early["job_id"], *ENDED)
+    ended = await client.until_job(early["job_id"], *aftermath.ENDED)
     assert (ended["status"], ended["cause"]) == ("failed", "esphome_missing")
     assert "did not answer within 30 seconds" in ended["message"]
     builder = await until_builder(client, state="unavailable", esphome_version=None)
