@@ -1,1 +1,1 @@
-"""Measurements of what the engine promises about speed and memory."""
+"""What this project costs, side by side with ESPHome Device Builder."""

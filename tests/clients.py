@@ -150,6 +150,39 @@ class Client:
             raise
         return subscription
 
+    async def ping(self) -> None:
+        """Return when Home Assistant has answered."""
+        await self._send(next(self._ids), "ping", {})
+
+    async def submit(self, kind: str, *names: str, **fields: object) -> list[Message]:
+        """Return the jobs of a request."""
+        jobs: list[Message] = (
+            await self.call(
+                "esphome_builds/jobs/submit", kind=kind, configurations=names, **fields
+            )
+        )["jobs"]
+        return jobs
+
+    async def until_job(self, job_id: str, *statuses: str) -> Message:
+        """Return the job when it has one of the statuses."""
+        subscription = await self.subscribe("esphome_builds/subscribe")
+        # The snapshot has only the newest of the jobs that ended.
+        found = await self.call("esphome_builds/jobs/get", job_id=job_id)
+        job: Message = found["job"]
+        if job["status"] not in statuses:
+            job = await subscription.until_job(job_id, *statuses)
+        await subscription.unsubscribe()
+        return job
+
+    async def until_line(self, job_id: str, line: str, from_line: int = 0) -> None:
+        """Return when a job has printed a line."""
+        subscription = await self.follow(job_id, from_line=from_line)
+        while line not in (await subscription.next()).get("lines", ()):
+            pass
+        with suppress(CommandError):
+            # It has ended by itself if the job has.
+            await subscription.unsubscribe()
+
     async def follow(self, job_id: str, **fields: object) -> Subscription:
         """Subscribe to a job's output."""
         return await self.subscribe(
@@ -188,10 +221,10 @@ class Client:
         """Leave without a word."""
         if self._reader is not None:
             self._reader.cancel()
-        connection = self.socket._response.connection
-        assert connection is not None
-        assert connection.transport is not None
-        connection.transport.abort()
+        response = self.socket._response
+        if response.connection is not None and response.connection.transport:
+            response.connection.transport.abort()
+        response.close()
 
     def check(self) -> None:
         """Raise `ConnectionError` if the connection is gone."""
@@ -204,7 +237,7 @@ class Client:
         self.check()
         await self.socket.send_json({"id": msg_id, "type": command, **fields})
         message: Message = await asyncio.wait_for(answer, PATIENCE)
-        if not message["success"]:
+        if message["type"] == "result" and not message["success"]:
             raise CommandError(message["error"])
         return message
 
@@ -240,11 +273,16 @@ class Client:
             raise AssertionError(f"Nobody asked for {message}")
 
 
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nothing tells when it does
-            await asyncio.sleep(0.01)
+async def eventually(
+    condition: Callable[[], object], what: Callable[[], object] = lambda: None
+) -> None:
+    """Wait until a condition holds; `what` tells what there was instead."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE
+    while not condition():
+        if loop.time() > end:
+            raise TimeoutError(what())
+        await asyncio.sleep(0.01)
 
 
 async def following(

@@ -8,7 +8,8 @@ of the configuration that start with `#!` are a script, done in order:
 
 Where a script is empty the output is what ESPHome prints when all goes well. `version`
 does the script in `<executable>.version` instead, if that file exists. Each call adds
-its arguments, separated by tabs, as a line to `<executable>.calls`.
+its arguments, separated by tabs, as a line to `<executable>.calls`, and one for a job
+the job's id and the command to `<executable>.runs`.
 
 Output:
     print TEXT          a line
@@ -19,6 +20,7 @@ Output:
     long BYTES          one line that does not end
     redraws SECONDS     a progress bar, as fast as the reader reads
     rubbish BYTES       random bytes
+    replay FILE         the bytes of a file
     compile STEPS       what a compile prints, in so many steps
     upload              what an upload prints
     concealed TEXT      a secret, hidden as `esphome --dashboard config` does
@@ -110,6 +112,12 @@ def _redraws(seconds: str) -> None:
 
 def _rubbish(size: str) -> None:
     _repeat(os.urandom(_BLOCK), int(size))
+
+
+def _replay(path: str) -> None:
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+        while block := file.read(_BLOCK):
+            _write(block)
 
 
 def _compile(steps: str) -> None:
@@ -230,6 +238,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "mark": _mark,
     "print": lambda text="": _print(text),
     "redraws": _redraws,
+    "replay": _replay,
     "rubbish": _rubbish,
     "signal": _signal,
     "sleep": lambda seconds: time.sleep(min(float(seconds), 1e6)),
@@ -274,6 +283,8 @@ def main() -> None:
     executable, *arguments = sys.argv[1:]
     _append(f"{executable}.calls", "\t".join(arguments))
     command, *rest = [word for word in arguments if word != "--dashboard"]
+    if job_id := os.environ.get("ESPHOME_BUILDS_JOB"):
+        _append(f"{executable}.runs", f"{job_id} {command}")
     for step in _script(executable, command, rest):
         verb, _, argument = step.partition(" ")
         _VERBS[verb](*([argument] if argument else []))

@@ -36,6 +36,13 @@ def fake_calls(executable: Path, command: str | None = None) -> list[list[str]]:
     return [one for one in every if command is None or command in one]
 
 
+def fake_runs(executable: Path) -> list[tuple[str, str]]:
+    """Return the job and the command of each process that was started for a job."""
+    runs = executable.with_name(f"{executable.name}.runs")
+    lines = runs.read_text().splitlines() if runs.exists() else []
+    return [(job_id, command) for job_id, command in map(str.split, lines)]
+
+
 def write_configuration(folder: Path, name: str, *script: str) -> str:
     """Write `<name>.yaml` with what a fake shall do; return the file's name."""
     lines = [f"#! {step}" for step in script]

@@ -9,10 +9,11 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
+from custom_components.esphome_builds.builds.local.builder import LocalBuilder
 from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
 
-from .clients import Client
+from .clients import Client, CommandError
 from .conftest import Connect
 from .fakes import write_configuration
 
@@ -216,3 +217,29 @@ async def test_a_signature_gives_nobody_more_rights(
     signed = await other.call("auth/sign_path", path=log_path(job_id))
 
     assert (await http.get(signed["path"])).status in (401, 403)
+
+
+async def test_a_log_that_cannot_be_read_now(
+    http: Http,
+    admin: dict[str, str],
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever asks for it is told, on each way, and nobody sees a traceback."""
+    (job,) = await client.submit("validate", "kettle.yaml")
+    job_id = job["job_id"]
+    await client.until_job(job_id, "completed")
+
+    async def _refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(LocalBuilder, "open_log", _refuse)
+    answer = await http.get(log_path(job_id), headers=admin)
+    assert answer.status == 503
+    assert "Too many open files" in await answer.text()
+    with pytest.raises(CommandError, match=r"builder_unavailable: .*Too many open"):
+        await client.call("esphome_builds/jobs/log", job_id=job_id)
+    with pytest.raises(CommandError, match=r"builder_unavailable: .*Too many open"):
+        await (await client.follow(job_id)).next()
+    assert "Traceback" not in caplog.text

@@ -39,6 +39,8 @@ class JobLogView(HomeAssistantView):
             job = coordinator.builder.jobs[job_id]
         except UnknownJobError, KeyError:
             return self.json_message("There is no such job", 404)
+        except OSError as err:
+            return self.json_message(f"The log cannot be read: {err.strerror}", 503)
         name = quote(f"{job.configuration}-{job.kind}-{job_id}.txt", safe="")
         response = web.StreamResponse(
             headers={

@@ -170,6 +170,10 @@ async def _async_send_all(
                         ERR_OVERFLOW,
                         "It cannot go on; please subscribe again",
                     )
+    except OSError as err:
+        LOGGER.warning("A stream had to end: %s", err)
+        reason = f"A log cannot be read: {err.strerror}"
+        connection.send_error(msg_id, "builder_unavailable", reason)
     except Exception:  # noqa: BLE001, as websocket_api itself does
         LOGGER.exception("A stream failed")
         connection.send_error(msg_id, "unknown_error", "The stream failed")

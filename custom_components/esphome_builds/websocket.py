@@ -89,6 +89,9 @@ def _answers_errors(handler: _Handler) -> _Handler:
                 code for error, code in _CODES.items() if isinstance(err, error)
             )
             connection.send_error(msg["id"], code, str(err))
+        except OSError as err:
+            reason = f"A log cannot be read: {err.strerror}"
+            connection.send_error(msg["id"], ERR_BUILDER_UNAVAILABLE, reason)
 
     return _handle
 

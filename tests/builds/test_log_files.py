@@ -1,6 +1,6 @@
 """A log on disk: bounded, with its head, its tail and a notice, and true numbers."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -347,3 +347,16 @@ def test_threads(tmp_path: Path) -> None:
 
     assert not failures
     files.close()
+
+
+def test_folder_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for an empty one, whose lines would be overwritten."""
+
+    def _refuse(path: Path) -> Iterator[Path]:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", _refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        LogFiles(tmp_path)

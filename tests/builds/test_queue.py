@@ -436,15 +436,19 @@ class TestHistory:
         assert removed == ids[:300]
         assert len(queue.jobs) == HISTORY
 
-    def test_what_has_just_ended_stays(self) -> None:
-        """A job that ran for long is not forgotten at its end for being old."""
+    @pytest.mark.parametrize("hours", [1, -1])
+    def test_what_has_just_ended_stays(self, hours: int) -> None:
+        """A job that ran for long is not forgotten at its end for being old.
+
+        Not even where the clock was set back meanwhile.
+        """
         queue = JobQueue("entry", local_slots(1), [])
         (old,) = submit(queue, RequestKind.COMPILE, "old.yaml").jobs
         for number in range(HISTORY + 50):
             (job,) = submit(queue, RequestKind.VALIDATE, f"{number}.yaml").jobs
             ended = NOW + timedelta(seconds=number)
             queue.put(replace(job, status=JobStatus.COMPLETED, finished_at=ended))
-        ended = NOW + timedelta(hours=1)
+        ended = NOW + timedelta(hours=hours)
         queue.put(replace(old, status=JobStatus.COMPLETED, finished_at=ended))
 
         removed = queue.forget()

@@ -286,12 +286,32 @@ async def test_many_changes_are_few_writes(path: Path, writes: list[int]) -> Non
     assert load_jobs(path) == jobs
 
 
+async def test_what_follows_at_once_is_written_with_it(
+    path: Path, writes: list[int]
+) -> None:
+    """The end of a job and what the history forgets for it need one write."""
+    jobs: list[Job] = []
+    store = JobStore(path, lambda: jobs)
+
+    def _change() -> None:
+        jobs.append(stored_job())
+        store.changed()
+
+    _change()
+    asyncio.get_running_loop().call_soon(_change)
+    await store.flush()
+
+    assert writes == [2]
+
+
 async def test_flush_waits_for_what_is_new(path: Path, writes: list[int]) -> None:
     """A change during a write is written by one more, for which a flush waits."""
     jobs = [stored_job()]
     store = JobStore(path, lambda: jobs)
     store.changed()
-    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not writes:  # noqa: ASYNC110
+            await asyncio.sleep(0)
     jobs.append(stored_job())
     store.changed()
     await store.flush()
@@ -342,6 +362,28 @@ async def test_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(OSError, match="No space left"):
         await store.flush()
     assert caplog.text.count("No space left") == 2
+
+
+async def test_retry(path: Path) -> None:
+    """What could not be written is written when asked for, and only that."""
+    jobs = [stored_job()]
+    store = JobStore(path, lambda: jobs)
+    store.retry()
+    path.with_name("jobs.json.new").symlink_to("/dev/full")
+    store.changed()
+    with pytest.raises(OSError, match="No space left"):
+        await store.flush()
+    assert folder(path) == []
+
+    store.retry()
+    async with asyncio.timeout(5):
+        while not path.exists():  # noqa: ASYNC110 - nothing tells when it does
+            await asyncio.sleep(0.01)
+    assert load_jobs(path) == jobs
+    path.unlink()
+    store.retry()
+    await asyncio.sleep(0.1)
+    assert folder(path) == []
 
 
 async def test_folder_is_gone(path: Path) -> None:

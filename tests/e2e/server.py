@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 import json
 from pathlib import Path
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ HASS: Final = Path(sys.executable).with_name("hass")
 _CLIENT_ID: Final = "http://127.0.0.1/"
 _PATIENCE: Final = 120.0
 _POLL_SECONDS: Final = 0.05
+_PROBE: Final = Path(__file__).with_name("probe")
 _CONFIGURATION: Final = """\
 http:
   server_host: 127.0.0.1
@@ -56,24 +58,31 @@ class Server:
         *,
         port: int | None = None,
         install: bool = False,
+        probe: bool = False,
     ) -> None:
         """Lay the folder out; `extra` is added to the configuration.
 
-        `install` lets Home Assistant install what its integrations need.
+        `install` lets Home Assistant install what its integrations need. `probe` adds
+        what looks into it for tests.
         """
         port = port or free_port()
         self.folder = folder
         self.config_dir = folder / "esphome"
         self.entry_id = ""
+        self.esphome = ESPHOME
         self.url = f"http://127.0.0.1:{port}"
         self.token = ""
         self._options = () if install else ("--skip-pip",)
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_read = 0
         self.config_dir.mkdir(parents=True)
         (folder / "custom_components").mkdir()
         (folder / "custom_components" / "esphome_builds").symlink_to(
             ROOT / "custom_components" / "esphome_builds"
         )
+        if probe:
+            extra += "probe:\n"
+            shutil.copytree(_PROBE, folder / "custom_components" / "probe")
         (folder / "configuration.yaml").write_text(
             _CONFIGURATION.format(port=port) + extra
         )
@@ -88,6 +97,21 @@ class Server:
     def log(self) -> str:
         """Return everything that was logged since the first start."""
         return (self.folder / "output.log").read_text(errors="replace")
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of the builder: jobs, logs and build trees."""
+        return self.folder / ".cache" / "esphome_builds" / self.entry_id
+
+    def new_log(self) -> str:
+        """Return what was logged since this was called last."""
+        log = self.log
+        start, self._log_read = self._log_read, len(log)
+        return log[start:]
+
+    def processes(self) -> list[Process]:
+        """Return the living processes of all builders, whatever they do."""
+        return _processes(f"ESPHOME_DATA_DIR={self.folder}/".encode())
 
     def start(self) -> None:
         """Start it and wait until it runs; the first time, make a user."""
@@ -112,7 +136,11 @@ class Server:
         """Stop it as an operating system does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(_PATIENCE)
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
 
     def kill(self) -> None:
         """End it without a chance to do anything about it."""
@@ -133,8 +161,35 @@ class Server:
         self.request(path, {"next_step_id": "local"})
         flow = self.request(path, {"config_dir": folder, "esphome": str(esphome)})
         assert flow["type"] == "create_entry", flow
+        self.esphome = esphome
         self.entry_id = flow["result"]["entry_id"]
         return self.entry_id
+
+    def set_options(self, **options: int) -> None:
+        """Change how the builder works, which loads it again; the rest is default."""
+        path = "/api/config/config_entries/options/flow"
+        flow = self.request(path, {"handler": self.entry_id})
+        flow = self.request(f"{path}/{flow['flow_id']}", options)
+        assert flow["type"] == "create_entry", flow
+        self.wait_until_kept(*options)
+
+    def reload_builder(self) -> None:
+        """Unload the entry and load it again."""
+        path = f"/api/config/config_entries/entry/{self.entry_id}/reload"
+        self.request(path, {})
+
+    def wait_until_kept(self, *words: str) -> None:
+        """Wait until the entries on the disk say something, as after a kill they will.
+
+        Home Assistant takes its time to save them.
+        """
+        path = self.folder / ".storage" / "core.config_entries"
+
+        def _says() -> bool:
+            text = path.read_text() if path.exists() else ""
+            return all(word in text for word in words)
+
+        wait_for(_says, _PATIENCE)
 
     def remove_builder(self) -> None:
         """Delete the entry."""
@@ -143,8 +198,8 @@ class Server:
 
     def built_program(self, configuration: str) -> Path:
         """Return the program of the last build, from ESPHome's own notes."""
-        data = self.folder / ".cache" / "esphome_builds" / self.entry_id / "data"
-        notes = json.loads((data / "storage" / f"{configuration}.json").read_text())
+        storage = self.cache / "data" / "storage"
+        notes = json.loads((storage / f"{configuration}.json").read_text())
         return Path(notes["firmware_bin_path"])
 
     def state(self, entity_id: str) -> dict[str, Any]:
@@ -228,13 +283,17 @@ def free_port() -> int:
 
 def processes_of(job_id: str) -> list[Process]:
     """Return the living processes of a job, whoever their parent is now."""
-    mark = f"ESPHOME_BUILDS_JOB={job_id}".encode()
+    return _processes(f"ESPHOME_BUILDS_JOB={job_id}".encode())
+
+
+def _processes(mark: bytes) -> list[Process]:
+    """Return the living processes with a variable that begins with the mark."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             state = (path / "stat").read_text().rpartition(")")[2].split()[0]
             variables = (path / "environ").read_bytes().split(b"\0")
-            if state not in "ZX" and mark in variables:
+            if state not in "ZX" and any(one.startswith(mark) for one in variables):
                 command = (path / "cmdline").read_bytes().replace(b"\0", b" ")
                 found.append(
                     Process(

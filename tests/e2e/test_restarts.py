@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 from ..clients import Client
 from ..fakes import fake_calls, write_configuration
@@ -10,28 +9,11 @@ from .conftest import Connect
 from .server import Server, processes_of, wait_for
 
 
-async def submit(client: Client, kind: str, name: str) -> list[dict[str, Any]]:
-    """Return the jobs of a request."""
-    result = await client.call(
-        "esphome_builds/jobs/submit", kind=kind, configurations=[name]
-    )
-    jobs: list[dict[str, Any]] = result["jobs"]
-    return jobs
-
-
-async def until(client: Client, job_id: str, *statuses: str) -> dict[str, Any]:
-    """Return the job when it has one of the statuses."""
-    subscription = await client.subscribe("esphome_builds/subscribe")
-    return await subscription.until_job(job_id, *statuses)
-
-
 async def until_line(
     client: Client, job_id: str, line: str, from_line: int = 0
 ) -> None:
     """Return when a job has printed a line and that is on the disk."""
-    subscription = await client.follow(job_id, from_line=from_line)
-    while line not in (await subscription.next()).get("lines", ()):
-        pass
+    await client.until_line(job_id, line, from_line)
     await asyncio.sleep(1)
 
 
@@ -50,7 +32,7 @@ async def test_compile_is_tried_twice(
         faked.config_dir, "porch", "print it began", "spawn session", "sleep inf"
     )
     client = await connect(faked)
-    (job,) = await submit(client, "compile", name)
+    (job,) = await client.submit("compile", name)
     job_id = job["job_id"]
     await until_line(client, job_id, "it began")
     left = processes_of(job_id)
@@ -58,7 +40,7 @@ async def test_compile_is_tried_twice(
 
     await kill_and_start(faked)
     client = await connect(faked)
-    running = await until(client, job_id, "running")
+    running = await client.until_job(job_id, "running")
     assert running["attempt"] == 2
     await until_line(client, job_id, "it began", from_line=1)
     # What the first attempt left was ended, though nobody was its parent any more.
@@ -66,7 +48,7 @@ async def test_compile_is_tried_twice(
 
     await kill_and_start(faked)
     client = await connect(faked)
-    ended = await until(client, job_id, "interrupted")
+    ended = await client.until_job(job_id, "interrupted")
     assert ended["cause"] == "crashed"
     assert "third time" in ended["message"]
     assert len(fake_calls(esphome, "compile")) == 2
@@ -90,13 +72,13 @@ async def test_upload_is_never_sent_again(
         faked.config_dir, "porch", "upload: print it began", "upload: sleep inf"
     )
     client = await connect(faked)
-    build, upload = await submit(client, "install", name)
+    build, upload = await client.submit("install", name)
     await until_line(client, upload["job_id"], "it began")
 
     await kill_and_start(faked)
     client = await connect(faked)
 
-    ended = await until(client, upload["job_id"], "interrupted")
+    ended = await client.until_job(upload["job_id"], "interrupted")
     assert (ended["attempt"], ended["cause"]) == (1, "crashed")
     assert processes_of(upload["job_id"]) == []
     assert len(fake_calls(tmp_path / "esphome", "upload")) == 1
@@ -110,7 +92,7 @@ async def test_stop_leaves_no_process(faked: Server, connect: Connect) -> None:
         faked.config_dir, "porch", "spawn ignore orphan", "print it began", "sleep inf"
     )
     client = await connect(faked)
-    (job,) = await submit(client, "compile", name)
+    (job,) = await client.submit("compile", name)
     await until_line(client, job["job_id"], "it began")
     assert len(processes_of(job["job_id"])) > 1
 
@@ -119,7 +101,7 @@ async def test_stop_leaves_no_process(faked: Server, connect: Connect) -> None:
 
     await asyncio.to_thread(faked.start)
     client = await connect(faked)
-    assert (await until(client, job["job_id"], "running"))["attempt"] == 2
+    assert (await client.until_job(job["job_id"], "running"))["attempt"] == 2
     assert "custom_components/esphome_builds" not in faked.log
 
 
@@ -127,7 +109,7 @@ async def test_removal_leaves_nothing(faked: Server, connect: Connect) -> None:
     """No process, and no file but the configurations."""
     name = write_configuration(faked.config_dir, "porch", "print it began", "sleep inf")
     client = await connect(faked)
-    (job,) = await submit(client, "compile", name)
+    (job,) = await client.submit("compile", name)
     await until_line(client, job["job_id"], "it began")
     cache = faked.folder / ".cache" / "esphome_builds" / faked.entry_id
     assert cache.exists()
@@ -147,7 +129,7 @@ async def test_client_that_leaves_during_a_command(
         faked.config_dir, "porch", "ignore", "print it began", "sleep inf"
     )
     client = await connect(faked)
-    (job,) = await submit(client, "compile", name)
+    (job,) = await client.submit("compile", name)
     await until_line(client, job["job_id"], "it began")
     leaving = await connect(faked)
     cancel = asyncio.create_task(
@@ -157,7 +139,7 @@ async def test_client_that_leaves_during_a_command(
     cancel.cancel()
     leaving.abort()
 
-    ended = await until(client, job["job_id"], "cancelled")
+    ended = await client.until_job(job["job_id"], "cancelled")
 
     assert ended["cause"] == "cancelled_by_user"
     await asyncio.to_thread(wait_for, lambda: not processes_of(job["job_id"]), 10)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Generator
 from pathlib import Path
-import shutil
 from typing import Any, Final
 
 from aiohttp import ClientSession
@@ -24,9 +23,7 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
     """Return a server that tells how much waited in front of its connections."""
     enable_socket()
     folder = tmp_path_factory.mktemp("flooded")
-    server = Server(folder / "server", "probe:\n")
-    probe = Path(__file__).with_name("probe")
-    shutil.copytree(probe, server.folder / "custom_components" / "probe")
+    server = Server(folder / "server", probe=True)
     server.start()
     server.add_builder(install_fake(folder))
     yield server
@@ -35,10 +32,8 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
 
 async def submit(client: Client, name: str) -> str:
     """Return the id of a job that has begun."""
-    result = await client.call(
-        "esphome_builds/jobs/submit", kind="compile", configurations=[name]
-    )
-    job_id: str = result["jobs"][0]["job_id"]
+    (job,) = await client.submit("compile", name)
+    job_id: str = job["job_id"]
     return job_id
 
 

@@ -86,6 +86,7 @@ class BaseBuilder(ABC):
         )
         self._ended_at_start: list[Job] = []
         self._cleaning: asyncio.Task[None] | None = None
+        self._unclean = False
         self._settling: asyncio.Handle | None = None
         self._accepting = False
         self._stopped = False
@@ -264,17 +265,23 @@ class BaseBuilder(ABC):
 
     def _clean_up(self) -> None:
         """Forget what the history does not hold, and logs that are too much."""
-        for job in self._queue.forget():
+        if forgotten := self._queue.forget():
+            self._store.changed()
+        for job in forgotten:
             self._emit(JobRemovedEvent(job_id=job.job_id))
+        self._unclean = True
         if self._cleaning is None and self._accepting:
             self._cleaning = asyncio.create_task(self._enforce())
 
     async def _enforce(self) -> None:
+        """Look through the logs, and again if jobs have ended meanwhile."""
         try:
-            growing = [job.job_id for job in self._queue.active]
-            for job_id in await self._logs.enforce(self.jobs, growing):
-                if (job := self.jobs.get(job_id)) is not None:
-                    self._update(replace(job, elided_lines=job.total_lines))
+            while self._unclean:
+                self._unclean = False
+                growing = [job.job_id for job in self._queue.active]
+                for job_id in await self._logs.enforce(self.jobs, growing):
+                    if (job := self.jobs.get(job_id)) is not None:
+                        self._update(replace(job, elided_lines=job.total_lines))
         except OSError as err:
             _LOGGER.warning("Cannot look through the logs: %s", err)
         finally:

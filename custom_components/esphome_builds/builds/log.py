@@ -61,11 +61,12 @@ class JobLog:
         self._open: list[str] = []
         self._open_bytes = 0
         self._open_timer: asyncio.TimerHandle | None = None
+        self._open_until = 0.0
         self._next_batch = max(files.next_line, total)
         self._unwritten: list[tuple[int, bytes]] = []
         self._unwritten_bytes = 0
         self._write_timer: asyncio.TimerHandle | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[bool] | None = None
         self._disk_failed = False
 
     @property
@@ -112,7 +113,8 @@ class JobLog:
                 self._close_batch()
         if self._open and self._open_timer is None:
             loop = asyncio.get_running_loop()
-            self._open_timer = loop.call_later(BATCH_SECONDS, self._close_batch)
+            # At once after a silence, so that nobody waits for the first lines.
+            self._open_timer = loop.call_at(self._open_until, self._close_batch)
 
     async def skip(self, count: int) -> None:
         """Count lines that were printed but never came here: they are gone for ever."""
@@ -125,7 +127,9 @@ class JobLog:
     async def throttle(self) -> None:
         """Wait while the disk is behind by more than may wait in memory."""
         while self._unwritten_bytes > UNWRITTEN_BYTES:
-            await asyncio.shield(self._start_writing())
+            if not await asyncio.shield(self._start_writing()):
+                # No more waits than is in memory.
+                break
 
     async def page(self, from_line: int, max_lines: int, max_bytes: int) -> Page:
         """Return the next lines there are at or after a line; none at the log's end."""
@@ -144,9 +148,14 @@ class JobLog:
         return self._memory_page(start, max_lines, max_bytes)
 
     async def close(self) -> None:
-        """Publish and write what waits; no line may be added after this."""
+        """Publish and write what waits; no line may be added after this.
+
+        What the disk does not take now is gone, so that it is not gone later, unsaid.
+        """
         self._close_batch()
         await self._written(self._next_batch)
+        if self._unwritten:
+            self._forget()
         await asyncio.to_thread(self._files.close)
 
     @property
@@ -166,6 +175,7 @@ class JobLog:
         self._keep(batch, self._open_bytes)
         self._open.clear()
         self._open_bytes = 0
+        self._open_until = asyncio.get_running_loop().time() + BATCH_SECONDS
         for listener in tuple(self._listeners):
             listener(batch)
 
@@ -211,7 +221,7 @@ class JobLog:
             loop = asyncio.get_running_loop()
             self._write_timer = loop.call_later(FLUSH_SECONDS, self._start_writing)
 
-    def _start_writing(self) -> asyncio.Task[None]:
+    def _start_writing(self) -> asyncio.Task[bool]:
         """Write what waits, in a task that nobody who waits for it can cancel."""
         if self._write_timer is not None:
             self._write_timer.cancel()
@@ -223,28 +233,48 @@ class JobLog:
     async def _written(self, end: int) -> None:
         """Wait until all lines before one are on disk, or could not be written."""
         while self._unwritten and self._unwritten[0][0] < end:
-            await asyncio.shield(self._start_writing())
+            if not await asyncio.shield(self._start_writing()):
+                break
 
-    async def _write(self) -> None:
-        """Write what waits now; whoever waits for that need not wait for more."""
+    async def _write(self) -> bool:
+        """Write what waits now; whoever waits for that need not wait for more.
+
+        Return whether that worked. If not, what is in memory is tried again later, and
+        the build goes on without the rest.
+        """
         waiting = tuple(self._unwritten)
         data = b"".join(text for _, text in waiting)
+        written = False
         try:
-            await self._try_write(waiting[0][0], data)
+            written = await self._try_write(waiting[0][0], data)
         finally:
-            del self._unwritten[: len(waiting)]
-            self._unwritten_bytes -= len(data)
+            end = self._next_batch if written else self._memory_start
+            done = [len(text) for line, text in waiting if line < end]
+            del self._unwritten[: len(done)]
+            self._unwritten_bytes -= sum(done)
             self._writer = None
             if self._unwritten:
                 self._write_later()
+        return written
 
-    async def _try_write(self, first: int, data: bytes) -> None:
-        """Write; where the disk takes nothing, the build goes on without that part."""
+    def _forget(self) -> None:
+        """Let the log be what is on disk."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
+        self._batches.clear()
+        self._memory_lines = self._memory_bytes = 0
+
+    async def _try_write(self, first: int, data: bytes) -> bool:
+        """Write, and return whether the disk took it."""
         try:
             await asyncio.to_thread(self._files.write, first, data)
         except OSError as err:
             if not self._disk_failed:
                 _LOGGER.warning("Cannot write the log %s: %s", self._files.folder, err)
             self._disk_failed = True
-        else:
-            self._disk_failed = False
+            return False
+        self._disk_failed = False
+        return True

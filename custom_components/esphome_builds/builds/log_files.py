@@ -84,13 +84,16 @@ class LogFiles:
     """The segments of one log. Calls may come from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what an earlier run left in the folder, which need not exist."""
+        """Read what an earlier run left in the folder, which need not exist.
+
+        Raises `OSError` where that is not possible now.
+        """
         self.folder = folder
         self._lock = threading.Lock()
         self._file: FileIO | None = None
         self._segments: list[_Segment] = []
-        for path in sorted(folder.glob("*.log")):
-            if path.stem.isdecimal():
+        for path in _listed(folder):
+            if path.suffix == ".log" and path.stem.isdecimal():
                 segment = _Segment(path, int(path.stem))
                 segment.scan()
                 if segment.count:
@@ -218,3 +221,14 @@ class LogFiles:
         notice = _NOTICE.format(missing, LOG_BYTES // 1024 // 1024)
         path = self.folder / f"{before.next_line:012d}.gap"
         path.write_text(notice, encoding="utf-8")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, nothing if there is none.
+
+    Not by `glob`, for which a folder that cannot be read is an empty one.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []

@@ -101,9 +101,13 @@ class JobQueue:
         self._slots = {lane: slots.get(lane, MAX_ACTIVE) for lane in Lane}
         self._jobs: dict[str, Job] = {}
         self._active: dict[str, None] = {}
+        # In the order of their ends, which the clock does not always tell.
+        self._ended: dict[str, None] = {}
         self._of: defaultdict[str, dict[str, None]] = defaultdict(dict)
         for job in jobs:
             self._add(job)
+        for job in sorted(self._jobs.values(), key=_end):
+            self.put(job)
         self._ids = JobIds(max(self._jobs, default=""))
 
     @property
@@ -115,6 +119,12 @@ class JobQueue:
     def active(self) -> list[Job]:
         """Return the jobs that have not ended, oldest first."""
         return [self._jobs[job_id] for job_id in self._active]
+
+    @property
+    def compiles(self) -> int:
+        """Return how many compiles run side by side as long as nothing changes."""
+        compiles = sum(job.kind is JobKind.COMPILE for job in self.active)
+        return min(self._slots[Lane.COMPILE], compiles)
 
     def submit(
         self, request: BuildRequest, now: datetime, stale: Collection[str] = ()
@@ -172,6 +182,7 @@ class JobQueue:
         self._jobs[job.job_id] = job
         if job.status.ended:
             self._active.pop(job.job_id, None)
+            self._ended.setdefault(job.job_id)
 
     def latest(self, configuration: str) -> tuple[str | None, str | None]:
         """Return a configuration's oldest active job and its newest ended one."""
@@ -194,15 +205,10 @@ class JobQueue:
         ended first. One that another waits for stays, or that would wait for ever.
         """
         needed = {job.depends_on for job in self.active}
-        ended = [
-            job
-            for job in self._jobs.values()
-            if job.status.ended and job.job_id not in needed
-        ]
+        ended = [self._jobs[job_id] for job_id in self._ended if job_id not in needed]
         excess = len(ended) - HISTORY
         if excess <= 0:
             return []
-        ended.sort(key=lambda job: job.finished_at or job.created_at)
         newer: Counter[str] = Counter()
         surplus: list[Job] = []
         kept: list[Job] = []
@@ -212,7 +218,7 @@ class JobQueue:
             (surplus if many else kept).append(job)
         removed = (surplus[::-1] + kept[::-1])[:excess]
         for job in removed:
-            del self._jobs[job.job_id]
+            del self._jobs[job.job_id], self._ended[job.job_id]
             del self._of[job.configuration][job.job_id]
             if not self._of[job.configuration]:
                 del self._of[job.configuration]
@@ -275,6 +281,10 @@ class JobQueue:
             if not (job := self._jobs[job_id]).status.ended
             and (job.kind, job.address) == (kind, address)
         ]
+
+
+def _end(job: Job) -> datetime:
+    return job.finished_at or job.created_at
 
 
 def restored(

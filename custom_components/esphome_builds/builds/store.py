@@ -122,9 +122,14 @@ class JobStore:
         self._error: OSError | None = None
 
     def changed(self) -> None:
-        """Write soon; what cannot be written is tried again at the next change."""
+        """Write soon."""
         self._changes += 1
         self._start()
+
+    def retry(self) -> None:
+        """Write what could not be written before."""
+        if self._error is not None:
+            self._start()
 
     async def flush(self) -> None:
         """Return when all changes up to now are on disk; raise `OSError` if not."""
@@ -143,6 +148,8 @@ class JobStore:
         """Write until nothing is newer than the file, or that fails."""
         try:
             while self._written < self._changes:
+                # What else this turn of the loop changes is written with it.
+                await asyncio.sleep(0)
                 changes = self._changes
                 data = orjson.dumps(
                     {

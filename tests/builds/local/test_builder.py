@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import shutil
 import time
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,7 @@ from custom_components.esphome_builds.builds.local.builder import (
     LocalBuilder,
 )
 from custom_components.esphome_builds.builds.local.process import Limits
+from custom_components.esphome_builds.builds.store import JobStore, load_jobs
 from custom_components.esphome_builds.builds.models import (
     BuilderEvent,
     BuilderState,
@@ -920,6 +922,50 @@ class TestHistory:
             with pytest.raises(UnknownJobError):
                 await tenant.builder.open_log(job_id)
 
+    async def test_logs_of_jobs_that_end_meanwhile(
+        self, house: House, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What leaves the history while logs are deleted takes its log with it, too."""
+        monkeypatch.setattr(queue_module, "HISTORY", 1)
+        enforce = logs_module._enforce
+
+        def _slowly(*arguments: Any) -> list[str]:  # noqa: ANN401 - passed on
+            removed = enforce(*arguments)
+            time.sleep(0.5)
+            return removed
+
+        monkeypatch.setattr(logs_module, "_enforce", _slowly)
+        house.write("a", "print 1")
+        for _ in range(3):
+            last = await tenant.run("validate", "a.yaml")
+
+        logs = house.settings.cache_dir / "logs"
+        await tenant.until(
+            lambda: [path.name for path in logs.iterdir()] == [last.job_id]
+        )
+
+    async def test_forgotten_jobs_do_not_come_back(
+        self, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A job that leaves the history leaves the file, without another change."""
+        house.write("a")
+        async with house.started() as tenant:
+            jobs = [await tenant.run("validate", "a.yaml") for _ in range(3)]
+        stored = house.settings.cache_dir / "jobs.json"
+        before = stored.stat().st_ino
+        monkeypatch.setattr(queue_module, "HISTORY", 2)
+        tenant = Tenant(LocalBuilder(house.settings))
+        await tenant.builder.start()
+        await tenant.until(lambda: stored.stat().st_ino != before)
+
+        tenant.builder.resume()
+
+        await tenant.until(lambda: len(load_jobs(stored)) == 2)
+        assert [job.job_id for job in load_jobs(stored)] == (
+            [job.job_id for job in jobs[1:]]
+        )
+        await tenant.builder.stop()
+
     async def test_too_large_logs(
         self, house: House, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -1105,6 +1151,45 @@ class TestUnavailable:
         assert (await tenant.run("compile", "a.yaml")).esphome_version == "2027.1.0"
         assert count_in(fake_calls(house.fake), "version") == 2
 
+    async def test_new_version_a_moment_ago(self, house: House, tenant: Tenant) -> None:
+        """A job is told apart from those of the version before, before any look."""
+        house.write("a")
+        fake_version(house.fake, "print Version: 2027.1.0")
+        os.utime(house.fake, (1, 1))
+
+        assert (await tenant.run("compile", "a.yaml")).esphome_version == "2027.1.0"
+        await tenant.until(lambda: tenant.builder.info.esphome_version == "2027.1.0")
+
+    async def test_no_esphome_since_a_moment(
+        self, house: House, tenant: Tenant
+    ) -> None:
+        """What another program does with a configuration counts for nothing."""
+        house.write("a")
+        house.fake.write_text("#!/bin/sh\n")
+
+        job = await tenant.run("compile", "a.yaml")
+
+        assert (job.status, job.cause) == (JobStatus.FAILED, Cause.ESPHOME_MISSING)
+        assert str(house.fake) in (job.message or "")
+
+    @pytest.mark.usefixtures("quick_looks")
+    async def test_new_one_that_is_slow(self, house: House, tenant: Tenant) -> None:
+        """Nothing starts with a version that nobody knows yet."""
+        house.write("a")
+        await tenant.until(lambda: "a.yaml" in tenant.builder.configurations)
+        fake_version(
+            house.fake, f"wait {house.config_dir / 'go'}", "print Version: 2027.1.0"
+        )
+        os.utime(house.fake, (1, 1))
+        await tenant.until(lambda: tenant.builder.info.state == "connecting")
+        assert tenant.builder.info.esphome_version is None
+        (job,) = await tenant.submit("compile", "a.yaml")
+        assert tenant.job(job).status is _Q
+        house.touch("go")
+
+        (job,) = await tenant.ended(job)
+        assert (job.status, job.esphome_version) == ("completed", "2027.1.0")
+
     @pytest.mark.usefixtures("quick_looks")
     async def test_idle(self, house: House, tenant: Tenant) -> None:
         """An ESPHome that answered is not asked again and again, nor a file read."""
@@ -1241,6 +1326,24 @@ class TestUnavailable:
         assert "RuntimeError: ours" in caplog.text
         assert not living(job.job_id)
         assert (await tenant.run("compile", "b.yaml")).status == "completed"
+
+
+async def test_compiles_share_the_cores(house: House) -> None:
+    """Side by side they start no more compilers together than one does alone."""
+    cores = len(os.sched_getaffinity(0))
+    limit = f"ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT={-(-cores // 2)}"
+    for name in ("a", "b"):
+        house.write(name, "environment")
+
+    async with house.started(replace(house.settings, compile_slots=2)) as tenant:
+        both = await tenant.ended(*await tenant.submit("compile", "a.yaml", "b.yaml"))
+        alone = await tenant.run("compile", "a.yaml")
+        other = await tenant.run("validate", "a.yaml")
+
+        for job in both:
+            assert limit in await tenant.lines(job)
+        for job in (alone, other):
+            assert not any("PROCESS_LIMIT" in line for line in await tenant.lines(job))
 
 
 def test_is_a_builder(house: House) -> None:

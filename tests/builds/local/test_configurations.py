@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from custom_components.esphome_builds.builds.local import files
+from custom_components.esphome_builds.builds.local import built as built_module, files
+from custom_components.esphome_builds.builds.local.built import read_storage
 from custom_components.esphome_builds.builds.local.configurations import (
     ConfigurationFolder,
     InvalidName,
@@ -888,3 +889,14 @@ def test_real_build(folder: Folder) -> None:
     assert folder.only() == built
     _esphome("clean", "kitchen.yaml")
     assert (folder.only().built_version, folder.only().built_hash) == (None, None)
+
+
+def test_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes of a build that cannot be read for a moment are not taken for empty."""
+
+    def _refuse(path: str) -> tuple[bytes, object]:
+        raise OSError(24, "Too many open files", path)
+
+    monkeypatch.setattr(built_module, "read", _refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_storage(str(tmp_path / "porch.yaml.json"), tmp_path)

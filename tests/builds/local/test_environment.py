@@ -15,6 +15,7 @@ from custom_components.esphome_builds.builds.local.environment import (
     compile_slots,
     esphome_version,
     find_esphome,
+    share_cores,
 )
 
 from ...fakes import FAKE_VERSION, fake_calls, fake_version, install_fake
@@ -227,22 +228,21 @@ class TestVersion:
 @pytest.mark.parametrize(
     ("cores", "gibibytes", "slots"),
     [
-        (1, 1, 1),
+        (1, 64, 1),
         (2, 2, 1),
-        (4, 4, 1),
-        (4, 64, 1),
-        (8, 7, 1),
-        (8, 8, 2),
+        (2, 4, 2),
+        (4, 1, 1),
+        (4, 64, 2),
         (8, 64, 2),
         (16, 64, 4),
-        (64, 8, 2),
+        (64, 6, 3),
         (128, 512, 4),
     ],
 )
 def test_compile_slots(
     cores: int, gibibytes: int, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Side by side is for hosts with many cores and much memory."""
+    """Two where there are cores for them, more with many cores and much memory."""
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gibibytes * 1024**3 // 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
@@ -252,3 +252,19 @@ def test_compile_slots(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert compile_slots() == slots
+
+
+@pytest.mark.parametrize(
+    ("cores", "compiles", "compilers"),
+    [(2, 2, "1"), (4, 2, "2"), (16, 3, "6"), (2, 4, "1")],
+)
+def test_compiles_share_the_cores(
+    cores: int, compiles: int, compilers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they have a compiler for each core; one alone is not limited."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
+    name = "ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT"
+
+    assert share_cores({"HOME": "/"}, compiles) == {"HOME": "/", name: compilers}
+    assert share_cores({"HOME": "/"}, 1) == {"HOME": "/"}
+    assert share_cores({name: "7"}, compiles) == {name: "7"}

@@ -659,3 +659,75 @@ def living_in(folder: Path, name: str) -> bool:
             if path.read_bytes().startswith(command):
                 return True
     return False
+
+
+class TestNoDescriptor:
+    """Where no file can be opened, nobody can look what is left of a process."""
+
+    async def test_look(self, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What left its group is looked for until that works, and then ended."""
+        run = Run(fake, "spawn session", "print end")
+        read = Path.read_bytes
+        refusals = iter(range(3))
+
+        def _read(path: Path) -> bytes:
+            if path.name in ("stat", "environ") and next(refusals, None) is not None:
+                raise OSError(24, "Too many open files")
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", _read)
+        assert await run.run() == (Ending.EXITED, 0)
+        assert next(refusals, None) is None
+        assert not living(run.token)
+
+    async def test_group_is_killed_without_a_look(
+        self, fake: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It does not need one; a look comes when there can be one."""
+        monkeypatch.setattr(process_module, "GRACE_SECONDS", 0.2)
+        run = Run(fake, "ignore", "print go", "sleep inf")
+        scan = process_module._scan
+        blind = True
+
+        def _scan(group: int | None, tokens: list[str]) -> set[int]:
+            if blind:
+                raise OSError(24, "Too many open files")
+            return scan(group, tokens)
+
+        monkeypatch.setattr(process_module, "_scan", _scan)
+        running = asyncio.create_task(run.run())
+        while b"go" not in run.output:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.01)
+        run.process.stop()
+        async with asyncio.timeout(5):
+            while living(run.token):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        blind = False
+        assert await running == (Ending.STOPPED, -signal.SIGKILL)
+
+    async def test_start(self, fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that was started and cannot be watched is ended before that is told."""
+        run = Run(fake, "spawn session", "print go", "sleep inf")
+        start = asyncio.create_subprocess_exec
+        started = []
+
+        async def _start(*arguments: str, **options: object) -> object:
+            started.append(await start(*arguments, **options))  # type: ignore[arg-type]
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", _start)
+        scan = process_module._scan
+        refusals = iter(range(2))
+
+        def _scan(group: int | None, tokens: list[str]) -> set[int]:
+            if next(refusals, None) is not None:
+                raise OSError(24, "Too many open files")
+            return scan(group, tokens)
+
+        monkeypatch.setattr(process_module, "_scan", _scan)
+        with pytest.raises(OSError, match="Too many open files"):
+            await run.run()
+        assert not living(run.token)
+        await started[0].wait()

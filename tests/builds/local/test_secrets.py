@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 import pytest
 
 from custom_components.esphome_builds.builds.conceal import REDACTED, Concealment
+from custom_components.esphome_builds.builds.local import secrets as secrets_module
 from custom_components.esphome_builds.builds.local.secrets import (
     Redactor,
 )
@@ -319,3 +320,15 @@ def test_real_output(tmp_path: Path, escape: str) -> None:
             assert literal not in cleaned
         assert "  use_address: x.local" in cleaned
     assert "correct horse" not in whole
+
+
+def test_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be read for a moment is no reason to hide nothing."""
+
+    def _refuse(path: str) -> tuple[bytes, object]:
+        raise OSError(24, "Too many open files", path)
+
+    (tmp_path / "secrets.yaml").write_text("wifi: my-password\n")
+    monkeypatch.setattr(secrets_module, "read", _refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        Redactor.load(tmp_path)

@@ -29,7 +29,7 @@ from ..models import (
 from ..queue import local_slots
 from ..store import load_jobs
 from .configurations import InvalidName
-from .environment import build_environment, compile_slots
+from .environment import build_environment, compile_slots, share_cores
 from .process import Command, Limits, end_leftovers
 from .run import JobRun, arguments
 from .secrets import Redactor
@@ -206,7 +206,7 @@ class LocalBuilder(BaseBuilder):
                 Command(
                     argv=(str(executable), *arguments(job)),
                     cwd=self._settings.config_dir,
-                    environment=self._environment,
+                    environment=self._environment_of(job),
                     token=job.job_id,
                 ),
                 self._settings.limits[job.kind],
@@ -216,12 +216,20 @@ class LocalBuilder(BaseBuilder):
                 self._run(job.job_id, run, executable), name=f"{job.kind} {job.job_id}"
             )
 
+    def _environment_of(self, job: Job) -> dict[str, str]:
+        """Return the environment of a job's process."""
+        if job.kind is not JobKind.COMPILE:
+            return self._environment
+        return share_cores(self._environment, self._queue.compiles)
+
     async def _run(self, job_id: str, run: JobRun, executable: Path) -> None:
         """Take one job from start to end, whatever happens."""
         log: JobLog | None = None
         exit_code: int | None = None
         try:
-            redactor = await asyncio.to_thread(self._prepare, job_id, executable)
+            version = await self._watch.confirm(executable)
+            self._update(replace(self.jobs[job_id], esphome_version=version))
+            redactor = await asyncio.to_thread(self._prepare, job_id)
             log = await self._logs.open(job_id, self.jobs[job_id].total_lines)
             if self.jobs[job_id].attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
@@ -232,6 +240,8 @@ class LocalBuilder(BaseBuilder):
             )
         except _CannotStartError as err:
             verdict = err.verdict
+        except BuilderUnavailableError as err:
+            verdict = _failed(Cause.ESPHOME_MISSING, str(err))
         except OSError as err:
             verdict = _failed_with(err)
         except Exception:
@@ -243,7 +253,7 @@ class LocalBuilder(BaseBuilder):
         self._started_from.pop(job_id, None)
         self._finish(job_id, verdict, exit_code, log)
 
-    def _prepare(self, job_id: str, executable: Path) -> Redactor:
+    def _prepare(self, job_id: str) -> Redactor:
         """Check that the job can still run; blocking. Raises `_CannotStartError`."""
         name = self.jobs[job_id].configuration
         try:
@@ -251,9 +261,6 @@ class LocalBuilder(BaseBuilder):
         except (InvalidName, OSError) as err:
             message = f"The configuration {name} is no longer there."
             raise _CannotStartError(Cause.INVALID_CONFIG, message) from err
-        if not os.access(executable, os.X_OK):
-            message = f"There is no ESPHome executable at {executable}."
-            raise _CannotStartError(Cause.ESPHOME_MISSING, message)
         return Redactor.load(self._settings.config_dir)
 
     def _reporter(
@@ -289,6 +296,7 @@ class LocalBuilder(BaseBuilder):
 
     def _on_look(self) -> None:
         """Take over what was found in the folder, and go on if that is possible now."""
+        self._store.retry()
         found = self._watch.configurations
         self._touched.update(found, self._configurations)
         self._pump()

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from .declaration import MAX_TEXT
-from .files import Signature, find, inside, read
+from .files import EXHAUSTED, Signature, find, inside, read
 
 _MAX_HASH: Final = 0xFFFFFFFF
 
@@ -107,11 +107,16 @@ def _path(value: object, data_dir: Path) -> str | None:
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    """Return the object in a file, empty if there is none."""
+    """Return the object in a file, empty if there is none.
+
+    Raises `OSError` where nobody can tell now.
+    """
     try:
         data, _ = read(path)
         content = orjson.loads(data)
-    except OSError, orjson.JSONDecodeError:
+    except (OSError, orjson.JSONDecodeError) as err:
+        if isinstance(err, OSError) and err.errno in EXHAUSTED:
+            raise
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+import math
 import os
 from pathlib import Path
 import re
@@ -15,6 +16,10 @@ from .process import Command, Ending, Limits, Process
 VERSION_SECONDS: Final = 30
 
 _ANSWER_BYTES: Final = 64 * 1024
+
+# What one compile more needs, with a compiler or two of its own.
+_COMPILE_BYTES: Final = 2 * 1024**3
+_COMPILERS: Final = "ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT"
 
 # A build runs code of the authors of external components, so it gets what it needs and
 # nothing else: above all none of Home Assistant's and the Supervisor's tokens.
@@ -124,7 +129,28 @@ async def esphome_version(executable: Path, environment: Mapping[str, str]) -> s
 
 
 def compile_slots() -> int:
-    """Return how many compiles this host can run side by side: one on a small host."""
+    """Return how many compiles this host can run side by side.
+
+    Two where there is more than one core: a compile is on one core while it reads its
+    configuration, generates code and links. More on a large host, none without memory.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return max(1, min((cores or os.cpu_count() or 1) // 4, memory // (4 * 1024**3), 4))
+    return max(1, min(max(2, _cores() // 4), _cores(), memory // _COMPILE_BYTES, 4))
+
+
+def share_cores(environment: Mapping[str, str], compiles: int) -> dict[str, str]:
+    """Return the environment of one of so many compiles that run side by side.
+
+    Each starts as many compilers as there are cores, unless told otherwise. Together
+    they must not need more memory than one alone. What the user has set is kept.
+    """
+    if compiles == 1:
+        return {**environment}
+    return {_COMPILERS: str(math.ceil(_cores() / compiles)), **environment}
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

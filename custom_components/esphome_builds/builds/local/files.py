@@ -6,6 +6,9 @@ from pathlib import Path
 import stat
 from typing import Final
 
+EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
+"""What says nothing of a file: there was no descriptor left to open it."""
+
 MAX_BYTES: Final = 1024 * 1024
 """The most that is read of one file."""
 

@@ -11,12 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 import logging
+import math
 import os
 from pathlib import Path
 import shutil
 import signal
 import time
 from typing import Final
+
+from .files import EXHAUSTED
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -103,6 +106,9 @@ class Process:
                     },
                     start_new_session=True,
                 )
+            except OSError:
+                await _end_unwatched(self._command.token)
+                raise
             finally:
                 os.close(writing)
             try:
@@ -193,15 +199,19 @@ async def end_all(process: asyncio.subprocess.Process, token: str) -> bool:
     Return whether the process had ended by itself before it was asked.
     """
     loop = asyncio.get_running_loop()
-    asked = False
-    by_itself = True
+    asked: set[int] = set()
+    if not (by_itself := _has_ended(process.pid)):
+        # At once, since to look for those who left the group takes a while.
+        asked = {-process.pid}
+        _signal(asked, signal.SIGTERM)
+    looked = False
     started = loop.time()
     while left := await _left(process, token):
         elapsed = loop.time() - started
-        if not asked:
-            by_itself = _has_ended(process.pid)
-            _signal(left, signal.SIGTERM)
-            asked = True
+        if not looked:
+            _signal(left - asked, signal.SIGTERM)
+            looked = True
+            started = loop.time()
         elif elapsed > GRACE_SECONDS + _KILL_SECONDS:
             _LOGGER.error("Processes %s of a build cannot be killed", sorted(left))
             break
@@ -220,8 +230,20 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+async def _end_unwatched(token: str) -> None:
+    """Kill what may run although its start failed: there was no way to watch it."""
+    while True:
+        with suppress(OSError):
+            await asyncio.to_thread(end_leftovers, (token,))
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
 def end_leftovers(tokens: Collection[str]) -> None:
-    """Kill what an earlier run of Home Assistant left when it was killed; blocking."""
+    """Kill what an earlier run of Home Assistant left when it was killed; blocking.
+
+    Raises `OSError` where it is not possible to look for it.
+    """
     if not tokens:
         return
     until = time.monotonic() + _KILL_SECONDS
@@ -233,10 +255,20 @@ def end_leftovers(tokens: Collection[str]) -> None:
 async def _left(process: asyncio.subprocess.Process, token: str) -> set[int]:
     """Return what lives of a process: its group, and those who left it.
 
-    As `os.kill` has it, a negative number is a group.
+    As `os.kill` has it, a negative number is a group. While there is no descriptor to
+    look with, this waits, and the group is killed after the grace.
     """
-    if _PROC.joinpath("self").exists():
-        return await asyncio.to_thread(_scan, process.pid, (token,))
+    loop = asyncio.get_running_loop()
+    kill_at = loop.time() + GRACE_SECONDS
+    while _PROC.joinpath("self").exists():
+        try:
+            return await asyncio.to_thread(_scan, process.pid, (token,))
+        except OSError:
+            if loop.time() > kill_at:
+                _signal({-process.pid}, signal.SIGKILL)
+                # Once, since the number may be another's later.
+                kill_at = math.inf
+            await asyncio.sleep(_POLL_SECONDS)
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError, PermissionError:
@@ -248,7 +280,8 @@ def _scan(group: int | None, tokens: Collection[str]) -> set[int]:
     """Return a group, if any of it lives, and processes with a token; blocking.
 
     A group that is 0 is one that this process cannot see, so that is no group to ask
-    for: in a container, Home Assistant itself may be in it.
+    for: in a container, Home Assistant itself may be in it. Raises `OSError` when there
+    is no descriptor left to look with.
     """
     marks = {f"{TOKEN_VARIABLE}={token}".encode() for token in tokens}
     found: set[int] = set()
@@ -266,7 +299,9 @@ def _scan(group: int | None, tokens: Collection[str]) -> set[int]:
                 found.add(-group)
             elif not marks.isdisjoint((path / "environ").read_bytes().split(b"\0")):
                 found.add(int(path.name))
-        except OSError, ValueError:
+        except (OSError, ValueError) as err:
+            if isinstance(err, OSError) and err.errno in EXHAUSTED:
+                raise
             # It ended meanwhile, or is none of ours.
             continue
     return found

@@ -15,7 +15,7 @@ from typing import Final
 import yaml
 
 from ..conceal import hide
-from .files import read
+from .files import EXHAUSTED, read
 from .yaml_tree import BOOLEAN, Mapping, Node, Tagged, YamlError, parse
 
 MIN_LENGTH: Final = 4
@@ -67,7 +67,8 @@ class Redactor:
         """Read the secrets of a folder and the files they include; blocking.
 
         Where a file is missing there is nothing to hide. One that is no YAML is taken
-        line by line, so that a slip in it does not uncover the rest.
+        line by line, so that a slip in it does not uncover the rest. Raises `OSError`
+        where nobody can tell now.
         """
         values: list[str] = []
         pending = [path for name in _FILES for path in config_dir.glob(name)]
@@ -137,7 +138,10 @@ def _read(path: str) -> tuple[list[str], list[str]]:
     """Return the values in a file and the names of the files it includes."""
     try:
         data, _ = read(path)
-    except OSError:
+    except OSError as err:
+        if err.errno in EXHAUSTED:
+            # What can be read a moment later by ESPHome would not be hidden.
+            raise
         return [], []
     try:
         return _in_tree(parse(data.decode()))

@@ -58,6 +58,7 @@ class Watch:
         )
         self.problem: str | None = None
         self.version: str | None = None
+        self._answered: _Executable | None = None
         self._asked: _Executable | None = None
         self._ask_again = 0.0
         self._version_problem: str | None = None
@@ -97,6 +98,17 @@ class Watch:
             self.configurations = await asyncio.to_thread(self.folder.scan)
         self._on_change()
 
+    async def confirm(self, executable: Path) -> str:
+        """Return the version of an executable that may have been replaced just now.
+
+        Raises `EsphomeMissingError` or `EsphomeFailedError`.
+        """
+        found = await asyncio.to_thread(_identify, str(executable))
+        if found == self._answered and self.version is not None:
+            return self.version
+        self.look_soon()
+        return await esphome_version(found.path, self._environment)
+
     async def _keep_looking(self) -> None:
         while True:
             self._soon.clear()
@@ -132,12 +144,17 @@ class Watch:
         if found == self._asked and now < self._ask_again:
             return self._version_problem
         self._asked, self._ask_again = found, now + _RETRY_SECONDS
+        if found != self._answered:
+            # The version of another one says nothing of this one.
+            self.version = None
+            self._on_change()
         try:
             self.version = await esphome_version(found.path, self._environment)
         except EsphomeFailedError as err:
             self._version_problem = str(err)
         else:
             self.executable = found.path
+            self._answered = found
             self._version_problem = None
             self._ask_again = math.inf
         return self._version_problem
