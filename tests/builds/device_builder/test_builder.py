@@ -692,7 +692,7 @@ async def test_restart_with_damaged_ties(
     async with connect() as tenant:
         (job,) = await tenant.submit("compile", NAME)
         await until(lambda: server.count("firmware/compile"))
-        await until(lambda: tenant.builder._ours)
+        await until(lambda: tenant.builder._ties._ours)
     path = tmp_path / "cache" / "jobs.json"
     text = path.read_text()
     assert '"id":"compile-1"' in text
