@@ -810,3 +810,20 @@ async def test_any_interleaving(
         assert not follower.gaps
         assert complete(follower, start, crowd.builder.log().total)
     assert crowd.builder.attached == 0
+
+
+async def test_lines_that_never_came(builder: StandIn) -> None:
+    """A follower who is live is told of lines that are skipped."""
+    log = await builder.open_log("1")
+    log.append(["a"])
+    follower = Follower(builder)
+    await asyncio.sleep(0.01)
+    log.append(["b"])
+    await log.skip(3)
+    log.append(["c"])
+    await asyncio.sleep(0.2)
+    await builder.end()
+    await follower.task
+
+    assert follower.lines == {0: "a", 1: "b", 5: "c"}
+    assert follower.gaps == [(2, 5)]

@@ -636,3 +636,35 @@ async def test_any_history(
     all_in_memory = total <= log_module.MEMORY_LINES and size <= log_module.MEMORY_BYTES
     if all_in_memory and "restart" not in dict(steps) and not history.files.full:
         assert not missing
+
+
+async def test_lines_that_never_came(tmp_path: Path) -> None:
+    """Lines that were skipped are gone for ever, and the others keep their numbers."""
+    async with opened(tmp_path / "log") as log:
+        log.append(numbered(0, 3))
+        await log.skip(4)
+        assert (log.total, log.elided, log.gaps) == (7, 4, [(3, 6)])
+        log.append(numbered(7, 2))
+        assert [*await everything(log)] == [0, 1, 2, 7, 8]
+        page = await log.page(4, 10, _MIB)
+        assert (page.from_line, len(page.lines)) == (7, 2)
+    async with opened(tmp_path / "log") as log:
+        assert [*await everything(log)] == [0, 1, 2, 7, 8]
+        assert (log.total, log.gaps) == (9, [(3, 6)])
+
+
+async def test_skip_at_the_start(log: JobLog) -> None:
+    """A log may begin with lines that never came."""
+    await log.skip(5)
+    log.append(numbered(5, 1))
+    assert [*await everything(log)] == [5]
+    assert log.gaps == [(0, 4)]
+
+
+async def test_followed(log: JobLog) -> None:
+    """A log knows whether anybody listens."""
+    assert not log.followed
+    remove = log.listen(lambda _: None)
+    assert log.followed
+    remove()
+    assert not log.followed

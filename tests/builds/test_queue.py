@@ -30,6 +30,7 @@ from custom_components.esphome_builds.builds.queue import (
     Accepted,
     JobIds,
     JobQueue,
+    Lane,
     local_slots,
     restored,
     without_prerequisite,
@@ -765,3 +766,36 @@ def test_any_life(steps: list[tuple[object, ...]]) -> None:
             life.start()
             life.queue.forget()
             life.check()
+
+
+def test_adopted_job() -> None:
+    """A job of somebody else is known when it is put, in its place."""
+    queue = JobQueue("entry", {}, ())
+    job = queue.adopt(JobKind.CLEAN, "kitchen.yaml", NOW)
+    assert job.job_id not in queue.jobs
+    queue.put(job)
+    assert queue.active == [job]
+    queue.put(replace(job, status=JobStatus.COMPLETED))
+    assert not queue.active
+    assert queue.latest("kitchen.yaml") == (None, job.job_id)
+
+
+def test_lanes_without_a_limit() -> None:
+    """Where somebody else decides what runs, nothing waits here for a slot."""
+    queue = JobQueue("entry", {Lane.VALIDATE: 1}, ())
+    jobs = [queue.adopt(JobKind.COMPILE, f"{it}.yaml", NOW) for it in range(50)]
+    checks = [queue.adopt(JobKind.VALIDATE, f"v{it}.yaml", NOW) for it in range(2)]
+    for job in (*jobs, *checks):
+        queue.put(job)
+    assert queue.runnable() == [*jobs, checks[0]]
+
+
+def test_what_runs_elsewhere_is_not_cut_off() -> None:
+    """A restart here changes nothing about jobs that run on a server."""
+    jobs = [
+        make_job("1", status=JobStatus.RUNNING),
+        make_job("2", status=JobStatus.RUNNING, kind=JobKind.UPLOAD),
+        make_job("3", depends_on="gone"),
+    ]
+    assert restored(jobs, NOW, {"1", "2", "3"}) == jobs
+    assert restored(jobs, NOW, {"1"})[1].status is JobStatus.INTERRUPTED

@@ -21,7 +21,7 @@ from custom_components.esphome_builds.builds.models import (
     Requester,
 )
 from custom_components.esphome_builds.builds.queue import JobIds
-from custom_components.esphome_builds.builds.store import JobStore, load_jobs
+from custom_components.esphome_builds.builds.store import JobStore, load, load_jobs
 
 from .stand_in import NOW, make_job
 
@@ -406,3 +406,18 @@ async def test_jobs_may_change_while_they_are_written(path: Path) -> None:
     await store.flush()
 
     assert load_jobs(path) == [*jobs.values()]
+
+
+async def test_what_is_stored_beside_the_jobs(path: Path) -> None:
+    """Whoever needs more than the jobs finds it with them."""
+    store = JobStore(path, list, lambda: {"more": {"a": 1}})
+    store.changed()
+    await store.flush()
+    assert load(path).extra == {"more": {"a": 1}}
+    assert load(path.with_name("other.json")).extra == {}
+
+
+async def test_file_of_an_older_version(path: Path) -> None:
+    """A file from before there was anything beside the jobs is understood."""
+    path.write_bytes(orjson.dumps({"version": 1, "jobs": []}))
+    assert load(path).extra == {}

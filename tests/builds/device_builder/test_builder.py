@@ -16,6 +16,7 @@ from custom_components.esphome_builds.builds.device_builder import (
     client as client_module,
     output as output_module,
 )
+from custom_components.esphome_builds.builds.device_builder.ties import Ties
 from custom_components.esphome_builds.builds.models import (
     BuilderState,
     Cause,
@@ -26,7 +27,9 @@ from custom_components.esphome_builds.builds.models import (
     JobStatus,
     Phase,
 )
+from custom_components.esphome_builds.builds.store import Stored
 
+from ..stand_in import make_job
 from .conftest import Connect, Tenant
 from .fake_server import (
     GREETING,
@@ -692,7 +695,7 @@ async def test_restart_with_damaged_ties(
     async with connect() as tenant:
         (job,) = await tenant.submit("compile", NAME)
         await until(lambda: server.count("firmware/compile"))
-        await until(lambda: tenant.builder._ours)
+        await until(lambda: tenant.builder._ties._ours)
     path = tmp_path / "cache" / "jobs.json"
     text = path.read_text()
     assert '"id":"compile-1"' in text
@@ -720,3 +723,43 @@ async def test_quiet_is_no_step(connect: Connect, server: FakeServer) -> None:
         assert [it.status_changed for it in events] == [False]
         job: Job = events[0].job
         assert job.status is _C
+
+
+class TestTies:
+    """Which job is which on the server."""
+
+    def test_stored(self) -> None:
+        """What is stored is what is loaded, of jobs that are known."""
+        ties = Ties()
+        ties.promise("1")
+        ties.tie("1", "a")
+        ties.promise("2", chained=True)
+        ties.promise("3")
+        jobs = [make_job("1"), make_job("2")]
+        found = Ties.load(Stored(jobs=jobs, extra=ties.stored()))
+        assert set(found.jobs) == {"1", "2"}
+        assert (found.server_id("1"), found.ours("a")) == ("a", "1")
+        assert "2" in found
+        assert found.server_id("2") is None
+        found.keep({"2"})
+        assert found.ours("a") is None
+        assert found.ours(None) is None
+
+    @pytest.mark.parametrize("extra", [5, {"1": 5}, {"1": {"id": 5, "base": "x"}}])
+    def test_damaged(self, extra: object) -> None:
+        """What cannot be understood is left out."""
+        found = Ties.load(Stored(jobs=[make_job("1")], extra={"server": extra}))
+        assert found.server_id("1") is None
+
+
+async def test_check_canceled_before_it_began(
+    server: FakeServer, connect: Connect
+) -> None:
+    """A check that never began ends all the same."""
+    async with connect() as tenant:
+        (job,) = await tenant.submit("validate", NAME)
+        job = await tenant.builder.cancel(job.job_id)
+        assert job.status is JobStatus.CANCELLED
+        job = await tenant.run("validate", NAME)
+        assert job.status.ended
+        assert server.count("devices/validate") == 1

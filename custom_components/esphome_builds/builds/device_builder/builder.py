@@ -13,9 +13,7 @@ from aiohttp import ClientSession
 
 from ..base import BaseBuilder, Surroundings
 from ..builder import BuilderUnavailableError
-from ..conceal import Concealment
-from ..diagnosis import Diagnosis, Verdict, stopped
-from ..lines import LineSplitter
+from ..diagnosis import Verdict, stopped
 from ..log import JobLog
 from ..models import (
     BuilderKind,
@@ -30,6 +28,7 @@ from ..models import (
 from ..queue import HISTORY, VALIDATE_SLOTS, Lane
 from ..store import Stored, load
 from .client import Client, Credentials
+from .copies import Copies, diagnosis_of
 from .errors import (
     CannotConnectError,
     CommandError,
@@ -40,7 +39,9 @@ from .errors import (
 )
 from .gauge import Gauge
 from .link import Link
-from .output import Copy, Inbox, Tap, stored_output
+from .output import Tap
+from .ties import Ties
+from .validation import validate
 from .verdict import (
     CANCELED,
     CUT_OFF,
@@ -100,19 +101,6 @@ class DeviceBuilderSettings:
         return f"DeviceBuilderSettings(url={self.url!r})"
 
 
-@dataclass(kw_only=True, slots=True)
-class _Remote:
-    """What ties a job to the server's; `server_id` is None until that answered.
-
-    `base` is the number of the server's first line in our log. An upload that is
-    `chained` was asked for together with the compile before it.
-    """
-
-    server_id: str | None = None
-    base: int = 0
-    chained: bool = False
-
-
 class DeviceBuilder(BaseBuilder):
     """Sends jobs to a server one by one for each configuration, and mirrors all there.
 
@@ -153,8 +141,8 @@ class DeviceBuilder(BaseBuilder):
         self._problem: str | None = None
         self._found: Mapping[str, Configuration] = {}
         self._look_now = asyncio.Event()
-        self._remotes: dict[str, _Remote] = {}
-        self._ours: dict[str, str] = {}
+        self._ties = Ties()
+        self._copies = Copies(self._logs, self._ties, self._nudge)
         self._latest: dict[str, ServerJob] = {}
         self._heard: dict[str, float] = {}
         self._active_there: dict[str, ServerJob] = {}
@@ -162,11 +150,7 @@ class DeviceBuilder(BaseBuilder):
         self._sending: dict[str, list[ServerJob]] = {}
         self._in_order = asyncio.Lock()
         self._causes: dict[str, Cause] = {}
-        self._copies: dict[str, Copy] = {}
-        self._unreadable: set[str] = set()
         self._gauges: dict[str, Gauge] = {}
-        self._taps: dict[str, asyncio.Task[None]] = {}
-        self._asked_for: dict[str, float] = {}
         self._concluding: dict[str, asyncio.Task[None]] = {}
         self._validating: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,13 +167,9 @@ class DeviceBuilder(BaseBuilder):
             stored = await asyncio.to_thread(self._load)
         except OSError as err:
             raise BuilderUnavailableError(f"{err.filename}: {err.strerror}.") from err
-        self._remotes = _remotes(stored)
-        self._ours = {
-            remote.server_id: job_id
-            for job_id, remote in self._remotes.items()
-            if remote.server_id is not None
-        }
-        self._begin(stored.jobs, {Lane.VALIDATE: VALIDATE_SLOTS}, self._remotes)
+        self._ties = Ties.load(stored)
+        self._copies = Copies(self._logs, self._ties, self._nudge)
+        self._begin(stored.jobs, {Lane.VALIDATE: VALIDATE_SLOTS}, self._ties.jobs)
 
     def resume(self) -> None:
         """Begin to connect, and tell what the restart ended."""
@@ -205,7 +185,6 @@ class DeviceBuilder(BaseBuilder):
         tasks = {
             *filter(None, (self._connecting,)),
             *self._validating.values(),
-            *self._taps.values(),
             *self._concluding.values(),
             *self._tasks,
         }
@@ -215,8 +194,7 @@ class DeviceBuilder(BaseBuilder):
             await asyncio.wait(tasks)
         for gauge in self._gauges.values():
             gauge.close()
-        for copy in self._copies.values():
-            await copy.log.close()
+        await self._copies.close()
         self._release(None)
         await self._conclude()
 
@@ -229,7 +207,7 @@ class DeviceBuilder(BaseBuilder):
         job = self._job(job_id)
         if job.status.ended:
             return job
-        if self._client is None and job_id in self._remotes:
+        if self._client is None and job_id in self._ties:
             raise BuilderUnavailableError(self._info.message or "It is not connected.")
         waiting = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(waiting)
@@ -246,21 +224,28 @@ class DeviceBuilder(BaseBuilder):
     async def open_log(self, job_id: str) -> JobLog:
         """Return the log of a job, with what the server has of it up to now."""
         log = await super().open_log(job_id)
-        job, remote = self._job(job_id), self._remotes.get(job_id)
+        job = self._job(job_id)
         if job.kind is JobKind.VALIDATE:
             return log
         if job.status.ended:
-            if remote is not None and remote.server_id and log.total == 0:
-                with suppress(DeviceBuilderError, TimeoutError):
-                    await self._fetch(job, remote)
+            if log.total == 0 and self._ties.server_id(job_id) is not None:
+                await self._fetch_late(job)
             return log
-        await self._copy(job)
-        self._asked_for[job_id] = asyncio.get_running_loop().time()
+        await self._copies.want(job)
         if (tap := self._tap(job_id)) is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_LOOK_SECONDS):
                     await tap.first_look.wait()
         return log
+
+    async def _fetch_late(self, job: Job) -> None:
+        """Get the output of a job that ended before anybody wanted to see it."""
+        with suppress(DeviceBuilderError, TimeoutError):
+            copy = await self._copies.fetch(job, self._client)
+            log = copy.log
+            await log.close()
+            self._update(replace(job, total_lines=log.total, elided_lines=log.elided))
+        self._copies.drop(job.job_id)
 
     @property
     @override
@@ -307,25 +292,13 @@ class DeviceBuilder(BaseBuilder):
     @override
     def _extra(self) -> Mapping[str, object]:
         """Return which job is which on the server."""
-        return {
-            "server": {
-                job_id: {
-                    "id": remote.server_id,
-                    "base": remote.base,
-                    "chained": remote.chained,
-                }
-                for job_id, remote in self._remotes.items()
-            }
-        }
+        return self._ties.stored()
 
     @override
     def _clean_up(self) -> None:
         """Forget what the history does not hold, here and in what ties it."""
         super()._clean_up()
-        for job_id in self._remotes.keys() - self.jobs.keys():
-            remote = self._remotes.pop(job_id)
-            if remote.server_id is not None:
-                self._ours.pop(remote.server_id, None)
+        self._ties.keep(self.jobs.keys())
 
     @override
     def _update(self, job: Job, *, quiet: bool = False) -> None:
@@ -338,8 +311,9 @@ class DeviceBuilder(BaseBuilder):
         """Free what an active job needs, and whoever waits for its end."""
         if (gauge := self._gauges.pop(job_id, None)) is not None:
             gauge.close()
-        for known in (self._copies, self._latest, self._heard, self._asked_for):
-            known.pop(job_id, None)
+        self._copies.drop(job_id)
+        self._latest.pop(job_id, None)
+        self._heard.pop(job_id, None)
         self._causes.pop(job_id, None)
         for waiting in self._waiting.pop(job_id, ()):
             if not waiting.done():
@@ -397,7 +371,7 @@ class DeviceBuilder(BaseBuilder):
         self._shut_down = False
         self._link.up()
         self._touched.update(self._found, self._configurations)
-        for job_id in self._copies:
+        for job_id in self._copies.jobs:
             self._tap(job_id)
         self._pump()
         self._publish()
@@ -405,14 +379,13 @@ class DeviceBuilder(BaseBuilder):
     def _disconnected(self, client: Client) -> None:
         """Do without a connection from now on."""
         self._shut_down = client.shut_down
-        if isinstance(client.error, TooMuchError):
-            # Whoever asks for it again is cut off again.
-            self._unreadable.update(self._taps, self._concluding)
         self._client = None
         self._ready = False
         self._seen = None
         self._active_there.clear()
-        for task in (*self._taps.values(), *self._concluding.values()):
+        too_much = isinstance(client.error, TooMuchError)
+        self._copies.cut_off(self._concluding, too_much=too_much)
+        for task in self._concluding.values():
             task.cancel()
         self._release(self._causes)
 
@@ -484,7 +457,7 @@ class DeviceBuilder(BaseBuilder):
     def _on_output(self, server_id: object, line: object) -> None:
         if not isinstance(server_id, str) or not isinstance(line, str):
             raise ProtocolError("The server sent output that makes no sense.")
-        if (job_id := self._ours.get(server_id)) is not None:
+        if (job_id := self._ties.ours(server_id)) is not None:
             self._heard[job_id] = asyncio.get_running_loop().time()
             if (gauge := self._gauges.get(job_id)) is not None:
                 gauge.feed(line)
@@ -495,7 +468,7 @@ class DeviceBuilder(BaseBuilder):
             self._active_there[server.job_id] = server
         else:
             self._active_there.pop(server.job_id, None)
-        job_id = self._ours.get(server.job_id) or self._match_upload(server)
+        job_id = self._ties.ours(server.job_id) or self._match_upload(server)
         if job_id is None:
             if not _is_shown(server):
                 return
@@ -508,22 +481,20 @@ class DeviceBuilder(BaseBuilder):
             self._apply(job_id, server)
 
     def _is_known(self, server: ServerJob) -> bool:
-        return self._ours.get(server.job_id) in self._latest
+        return self._ties.ours(server.job_id) in self._latest
 
     def _match_upload(self, server: ServerJob) -> str | None:
         """Return the upload of ours that was asked for together with its compile."""
-        head = self._ours.get(server.depends_on or "")
+        head = self._ties.ours(server.depends_on)
         for job in self._queue.dependents(head) if head is not None else ():
-            remote = self._remotes.get(job.job_id)
-            if remote is not None and remote.chained and remote.server_id is None:
+            tie = self._ties.get(job.job_id)
+            if tie is not None and tie.chained and tie.server_id is None:
                 self._tie(job.job_id, server.job_id)
                 return job.job_id
         return None
 
     def _tie(self, job_id: str, server_id: str) -> None:
-        remote = self._remotes.setdefault(job_id, _Remote())
-        remote.server_id = server_id
-        self._ours[server_id] = job_id
+        self._ties.tie(job_id, server_id)
         self._store.changed()
 
     def _adopt(self, server: ServerJob, *, quiet: bool) -> str | None:
@@ -534,7 +505,7 @@ class DeviceBuilder(BaseBuilder):
         ended = len(self.jobs) - len(self._queue.active)
         if server.kind is None or (quiet and not server.active and ended >= HISTORY):
             return None
-        depends_on = self._ours.get(server.depends_on or "")
+        depends_on = self._ties.ours(server.depends_on)
         job = replace(
             self._queue.adopt(
                 server.kind,
@@ -549,7 +520,7 @@ class DeviceBuilder(BaseBuilder):
         if server.active or not quiet:
             self._update(job)
             return job.job_id
-        end = verdict(job, server, _diagnosis(job))
+        end = verdict(job, server, diagnosis_of(job))
         self._update(
             replace(
                 job,
@@ -583,9 +554,10 @@ class DeviceBuilder(BaseBuilder):
             return
         if server.status != "running":
             canceled = self._canceled(job_id, server)
-            self._concluding[job_id] = asyncio.create_task(
-                self._conclude_job(job_id, server, canceled)
-            )
+            task = asyncio.create_task(self._conclude_job(job_id, server, canceled))
+            self._concluding[job_id] = task
+            # One that is canceled before it began does not do that itself.
+            task.add_done_callback(lambda _: self._forget_conclusion(job_id, task))
         if server.status == "running" or server.started_at not in (
             None,
             job.started_at,
@@ -634,14 +606,14 @@ class DeviceBuilder(BaseBuilder):
 
         def _report(phase: Phase | None, progress: int | None) -> None:
             job = self.jobs[job_id]
-            copy = self._copies.get(job_id)
+            log = self._copies.log(job_id)
             self._update(
                 replace(
                     job,
                     phase=phase or job.phase,
                     progress=progress if phase or progress else job.progress,
-                    total_lines=copy.log.total if copy else job.total_lines,
-                    elided_lines=copy.log.elided if copy else job.elided_lines,
+                    total_lines=log.total if log else job.total_lines,
+                    elided_lines=log.elided if log else job.elided_lines,
                 )
             )
 
@@ -649,49 +621,28 @@ class DeviceBuilder(BaseBuilder):
 
     # The end of jobs.
 
+    def _forget_conclusion(self, job_id: str, task: asyncio.Task[None]) -> None:
+        if self._concluding.get(job_id) is task:
+            del self._concluding[job_id]
+
     async def _conclude_job(
         self, job_id: str, server: ServerJob, canceled: Verdict
     ) -> None:
         """Get the output of a job that has ended, then give it its end."""
         try:
-            job, remote = self.jobs[job_id], self._remotes[job_id]
-            if (tap := self._taps.get(job_id)) is not None:
-                tap.cancel()
-                await asyncio.wait([tap])
-            copy = await self._copy(job)
-            if server.started_at is not None and job_id not in self._unreadable:
-                await self._fetch_end(job, remote)
-            await copy.log.close()
+            job = self.jobs[job_id]
+            if server.started_at is None:
+                copy = await self._copies.open(job)
+            else:
+                copy = await self._copies.complete(job, self._client)
         except CannotConnectError:
             # It is not lost: the next connection tells of this end again.
             return
         finally:
-            del self._concluding[job_id]
+            self._concluding.pop(job_id, None)
         self._end_as(
             job_id, server, verdict(job, server, copy.diagnosis, canceled), copy.log
         )
-
-    async def _fetch_end(self, job: Job, remote: _Remote) -> None:
-        """Get the output, if there is any way to get it."""
-        try:
-            await self._fetch(job, remote)
-        except (CommandError, TimeoutError) as err:
-            _LOGGER.warning("The output of job %s is lost: %s", job.job_id, err)
-
-    async def _fetch(self, job: Job, remote: _Remote) -> None:
-        """Complete the log of an ended job with what the server has stored."""
-        client, server_id = self._client, remote.server_id
-        if client is None or server_id is None:
-            raise CannotConnectError("There is no connection.")
-        copy = await self._copy(job)
-        await copy.take_all(await stored_output(client, server_id), ended=True)
-        remote.base = copy.base
-        if self.jobs[job.job_id].status.ended:
-            self._copies.pop(job.job_id, None)
-            await copy.log.close()
-            job = self.jobs[job.job_id]
-            log = copy.log
-            self._update(replace(job, total_lines=log.total, elided_lines=log.elided))
 
     def _end_as(
         self, job_id: str, server: ServerJob, end: Verdict, log: JobLog
@@ -727,12 +678,11 @@ class DeviceBuilder(BaseBuilder):
         self, upload: Job, server: ServerJob, later: ServerJob | None
     ) -> None:
         """Go on with what waited for a compile."""
-        remote = self._remotes.get(upload.job_id)
         if self.jobs[upload.job_id].status.ended:
             return
         if later is not None:
             self._apply(upload.job_id, later)
-        elif remote is not None and remote.server_id is None:
+        elif self._in_doubt(upload.job_id):
             # It was asked for together with the compile, but the server has none.
             if server.deferred:
                 self._finish(upload.job_id, OFFLINE)
@@ -744,13 +694,16 @@ class DeviceBuilder(BaseBuilder):
         client = self._client
         if client is None:
             return
-        with suppress(CannotConnectError):
+        with suppress(DeviceBuilderError):
             for job in await self._jobs_of(client, head.configuration):
                 if job.depends_on == head.job_id:
                     self._on_job(job)
-            remote = self._remotes.get(job_id)
-            if remote is not None and remote.server_id is None:
+            if self._in_doubt(job_id) and not self.jobs[job_id].status.ended:
                 self._finish(job_id, UNKNOWN_END)
+
+    def _in_doubt(self, job_id: str) -> bool:
+        """Return whether a job was asked for and no answer has come."""
+        return job_id in self._ties and self._ties.server_id(job_id) is None
 
     async def _jobs_of(self, client: Client, configuration: str) -> list[ServerJob]:
         answer = await client.command("firmware/get_jobs", configuration=configuration)
@@ -766,8 +719,8 @@ class DeviceBuilder(BaseBuilder):
         What is not found is sent again, unless it may have flashed a device.
         """
         for job in self._queue.active:
-            remote = self._remotes.get(job.job_id)
-            if remote is None or remote.server_id is not None or remote.chained:
+            tie = self._ties.get(job.job_id)
+            if tie is None or tie.server_id is not None or tie.chained:
                 continue
             if (found := self._find(job, seen.values())) is not None:
                 self._tie(job.job_id, found.job_id)
@@ -775,10 +728,10 @@ class DeviceBuilder(BaseBuilder):
             chained = [
                 it
                 for it in self._queue.dependents(job.job_id)
-                if it.job_id in self._remotes
+                if it.job_id in self._ties
             ]
             if job.kind is not JobKind.UPLOAD and not chained:
-                del self._remotes[job.job_id]
+                self._ties.drop(job.job_id)
                 continue
             for lost in (*chained, job):
                 self._finish(lost.job_id, IN_DOUBT)
@@ -788,7 +741,7 @@ class DeviceBuilder(BaseBuilder):
         candidates = [
             server
             for server in theirs
-            if server.job_id not in self._ours
+            if self._ties.ours(server.job_id) is None
             and (server.kind, server.configuration) == (job.kind, job.configuration)
             and server.address == job.address
             and server.source != "remote"
@@ -801,28 +754,27 @@ class DeviceBuilder(BaseBuilder):
     ) -> None:
         """Learn what became of jobs that the server did not tell of."""
         for job in self._queue.active:
-            remote = self._remotes.get(job.job_id)
-            if remote is None or remote.server_id in seen:
+            tie = self._ties.get(job.job_id)
+            if tie is None or tie.server_id in seen:
                 continue
             head = self.jobs.get(job.depends_on or "")
-            if remote.server_id is None:
+            if tie.server_id is None:
                 if head is None or head.status.ended:
                     self._finish(job.job_id, UNKNOWN_END)
             else:
-                await self._ask_for(client, job, remote.server_id)
+                await self._ask_for(client, job, tie.server_id)
 
     async def _ask_for_silent(self, client: Client) -> None:
         """Learn what became of jobs that nothing was heard of for a while."""
         deadline = asyncio.get_running_loop().time() - LOOK_SECONDS
         for job in self._queue.active:
-            remote = self._remotes.get(job.job_id)
+            server_id = self._ties.server_id(job.job_id)
             if (
-                remote is not None
-                and remote.server_id is not None
+                server_id is not None
                 and job.job_id not in self._concluding
                 and self._heard.get(job.job_id, 0.0) < deadline
             ):
-                await self._ask_for(client, job, remote.server_id)
+                await self._ask_for(client, job, server_id)
 
     async def _ask_for(self, client: Client, job: Job, server_id: str) -> None:
         answer = await client.command("firmware/get_job", job_id=server_id)
@@ -843,7 +795,7 @@ class DeviceBuilder(BaseBuilder):
             return
         busy = {name for job in self._active_there.values() for name in job.touches}
         for job in self._queue.runnable():
-            if job.job_id in self._remotes or job.job_id in self._validating:
+            if job.job_id in self._ties or job.job_id in self._validating:
                 continue
             if job.kind is JobKind.VALIDATE:
                 self._start_validating(job)
@@ -854,12 +806,11 @@ class DeviceBuilder(BaseBuilder):
         upload = None
         if job.kind is JobKind.COMPILE:
             waiting = self._queue.dependents(job.job_id)
-            upload = next(
-                (it for it in waiting if it.job_id not in self._remotes), None
-            )
-        self._remotes[job.job_id] = _Remote()
+            unsent = (it for it in waiting if it.job_id not in self._ties)
+            upload = next(unsent, None)
+        self._ties.promise(job.job_id)
         if upload is not None:
-            self._remotes[upload.job_id] = _Remote(chained=True)
+            self._ties.promise(upload.job_id, chained=True)
         self._sending[job.configuration] = []
         self._spawn(self._send(job, upload))
 
@@ -902,7 +853,7 @@ class DeviceBuilder(BaseBuilder):
             self._tie(job.job_id, server.job_id)
             return server
         for it in filter(None, (upload, job)):
-            del self._remotes[it.job_id]
+            self._ties.drop(it.job_id)
             if end is not None and not self.jobs[it.job_id].status.ended:
                 self._finish(it.job_id, end)
         return None
@@ -928,12 +879,13 @@ class DeviceBuilder(BaseBuilder):
         if (validating := self._validating.get(job.job_id)) is not None:
             self._causes[job.job_id] = cause
             validating.cancel()
-        elif (remote := self._remotes.get(job.job_id)) is None:
+        elif job.job_id not in self._ties:
             self._finish(job.job_id, stopped(cause))
         else:
             self._causes[job.job_id] = cause
-            if remote.server_id is not None:
-                self._spawn(self._cancel_there(job, remote.server_id))
+            server_id = self._ties.server_id(job.job_id)
+            if server_id is not None:
+                self._spawn(self._cancel_there(job, server_id))
 
     async def _cancel_there(self, job: Job, server_id: str) -> None:
         """Let the server end a job; its end comes as that of any other."""
@@ -959,6 +911,13 @@ class DeviceBuilder(BaseBuilder):
         )
         task = asyncio.create_task(self._validate(job.job_id))
         self._validating[job.job_id] = task
+        task.add_done_callback(lambda _: self._on_validated(job.job_id))
+
+    def _on_validated(self, job_id: str) -> None:
+        """End a check that was canceled before it began."""
+        if self._validating.pop(job_id, None) is not None:
+            cause = self._causes.get(job_id, Cause.CANCELLED_BY_USER)
+            self._finish(job_id, stopped(cause))
 
     async def _validate(self, job_id: str) -> None:
         """Check a configuration, which is a job only here."""
@@ -966,7 +925,10 @@ class DeviceBuilder(BaseBuilder):
         exit_code = None
         log = await self._logs.open(job_id, job.total_lines)
         try:
-            end, exit_code = await self._check_there(job, log)
+            client = self._client
+            if client is None:
+                raise CannotConnectError("There is no connection.")  # noqa: TRY301
+            end, exit_code = await validate(client, job, log)
         except CommandError as err:
             end = refused(str(err))
         except CannotConnectError:
@@ -993,100 +955,18 @@ class DeviceBuilder(BaseBuilder):
             return
         self._finish(job_id, end, exit_code, log)
 
-    async def _check_there(self, job: Job, log: JobLog) -> tuple[Verdict, int]:
-        client = self._client
-        if client is None:
-            raise CannotConnectError("There is no connection.")
-        diagnosis = _diagnosis(job)
-        splitter = LineSplitter(Concealment().remove)
-        inbox = Inbox()
-        async with client.stream(
-            "devices/validate",
-            inbox.put,
-            configuration=job.configuration,
-            show_secrets=False,
-        ) as answer:
-            answer.add_done_callback(inbox.close)
-            while True:
-                await inbox.wait(LOOK_SECONDS)
-                ended = inbox.ended
-                entries = "".join(f"{line}\n" for line in inbox.take())
-                lines = splitter.feed(entries.encode("utf-8", "replace"))
-                log.append(lines)
-                diagnosis.feed(lines)
-                await log.throttle()
-                if ended:
-                    break
-            if answer.done():
-                answer.result()
-        code = inbox.result.get("code") if isinstance(inbox.result, dict) else None
-        if not isinstance(code, int):
-            raise ProtocolError("The server does not say how a check ended.")
-        return diagnosis.verdict(code), code
-
     # Output.
-
-    async def _copy(self, job: Job) -> Copy:
-        """Return what keeps the log of a job like the server's."""
-        if (copy := self._copies.get(job.job_id)) is not None:
-            return copy
-        log = await self._logs.open(job.job_id, job.total_lines)
-        remote = self._remotes.get(job.job_id)
-        diagnosis = _diagnosis(job)
-        line = 0
-        while (page := await log.page(line, 1000, 1024**2)).lines:
-            # What came before a restart explains a failure as well.
-            diagnosis.feed(page.lines)
-            line = page.next_line
-        copy = Copy(log, diagnosis, remote.base if remote else 0)
-        return self._copies.setdefault(job.job_id, copy)
 
     def _tap(self, job_id: str) -> Tap | None:
         """Copy the output of a running job while somebody wants it."""
-        copy, client = self._copies.get(job_id), self._client
-        remote = self._remotes.get(job_id)
-        if (
-            copy is None
-            or client is None
-            or remote is None
-            or remote.server_id is None
-            or job_id in self._taps
-            or job_id in self._concluding
-            or job_id in self._unreadable
-            or self.jobs[job_id].status is not JobStatus.RUNNING
-            or not self._wanted(job_id, copy)
-        ):
+        if self._client is None or job_id in self._concluding:
             return None
-        tap = Tap(
-            client,
-            remote.server_id,
-            copy,
-            lambda: self._wanted(job_id, copy),
-            lambda: self._nudge(job_id),
-        )
-        self._taps[job_id] = asyncio.create_task(self._run_tap(job_id, tap, remote))
-        return tap
+        return self._copies.tap(self.jobs[job_id], self._client)
 
     def _nudge(self, job_id: str) -> None:
         """Let the length of a log be told."""
         if (gauge := self._gauges.get(job_id)) is not None:
             gauge.nudge()
-
-    def _wanted(self, job_id: str, copy: Copy) -> bool:
-        """Return whether anybody follows, or is about to."""
-        now = asyncio.get_running_loop().time()
-        asked = self._asked_for.get(job_id, -FOLLOWED_SECONDS)
-        return copy.log.followed or now - asked < FOLLOWED_SECONDS
-
-    async def _run_tap(self, job_id: str, tap: Tap, remote: _Remote) -> None:
-        try:
-            await tap.run()
-        except (CannotConnectError, CommandError) as err:
-            _LOGGER.debug("Following job %s ended: %s", job_id, err)
-        finally:
-            del self._taps[job_id]
-            if (copy := self._copies.get(job_id)) is not None:
-                remote.base = copy.base
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -1096,12 +976,6 @@ class DeviceBuilder(BaseBuilder):
 
 class _NotSentError(Exception):
     """There was no connection, so nothing was sent."""
-
-
-def _diagnosis(job: Job) -> Diagnosis:
-    return Diagnosis(
-        kind=job.kind, configuration=job.configuration, address=job.address
-    )
 
 
 def _created(server: ServerJob) -> datetime:
@@ -1119,19 +993,3 @@ def _is_shown(server: ServerJob) -> bool:
         and "/" not in server.configuration
         and not (server.kind is JobKind.CLEAN and server.source == "remote")
     )
-
-
-def _remotes(stored: Stored) -> dict[str, _Remote]:
-    """Return which job is which on the server, of what can be understood."""
-    known = {job.job_id for job in stored.jobs}
-    found = stored.extra.get("server")
-    result = {}
-    for job_id, fields in found.items() if isinstance(found, dict) else ():
-        if job_id in known and isinstance(fields, dict):
-            server_id, base = fields.get("id"), fields.get("base")
-            result[job_id] = _Remote(
-                server_id=server_id if isinstance(server_id, str) else None,
-                base=base if isinstance(base, int) else 0,
-                chained=fields.get("chained") is True,
-            )
-    return result

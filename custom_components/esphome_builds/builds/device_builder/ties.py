@@ -1,0 +1,95 @@
+"""Which job of ours is which job of the server's."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ..store import Stored
+
+
+@dataclass(kw_only=True, slots=True)
+class Tie:
+    """What ties a job to the server's; `server_id` is None until that answered.
+
+    `base` is the number of the server's first line in our log. An upload that is
+    `chained` was asked for together with the compile before it.
+    """
+
+    server_id: str | None = None
+    base: int = 0
+    chained: bool = False
+
+
+class Ties:
+    """All ties, by our id and by the server's."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._ties: dict[str, Tie] = {}
+        self._ours: dict[str, str] = {}
+
+    @classmethod
+    def load(cls, stored: Stored) -> Ties:
+        """Return what was stored, of what can be understood."""
+        ties = cls()
+        found = stored.extra.get("server")
+        known = {job.job_id for job in stored.jobs}
+        for job_id, fields in found.items() if isinstance(found, dict) else ():
+            if job_id in known and isinstance(fields, dict):
+                tie = ties.promise(job_id, chained=fields.get("chained") is True)
+                if isinstance(base := fields.get("base"), int):
+                    tie.base = base
+                if isinstance(server_id := fields.get("id"), str):
+                    ties.tie(job_id, server_id)
+        return ties
+
+    def stored(self) -> dict[str, object]:
+        """Return what is stored, as `load` takes it."""
+        return {
+            "server": {
+                job_id: {"id": tie.server_id, "base": tie.base, "chained": tie.chained}
+                for job_id, tie in self._ties.items()
+            }
+        }
+
+    @property
+    def jobs(self) -> Collection[str]:
+        """Return the ids of our jobs that were asked of the server."""
+        return self._ties.keys()
+
+    def __contains__(self, job_id: str) -> bool:
+        """Return whether a job of ours was asked of the server."""
+        return job_id in self._ties
+
+    def get(self, job_id: str) -> Tie | None:
+        """Return what ties a job of ours."""
+        return self._ties.get(job_id)
+
+    def server_id(self, job_id: str) -> str | None:
+        """Return the server's id of a job of ours, if it is known."""
+        tie = self._ties.get(job_id)
+        return None if tie is None else tie.server_id
+
+    def ours(self, server_id: str | None) -> str | None:
+        """Return our id of a job of the server's."""
+        return None if server_id is None else self._ours.get(server_id)
+
+    def promise(self, job_id: str, *, chained: bool = False) -> Tie:
+        """Note that a job is asked for, before it is."""
+        tie = self._ties[job_id] = Tie(chained=chained)
+        return tie
+
+    def tie(self, job_id: str, server_id: str) -> None:
+        """Note which job of the server's is ours."""
+        self._ties.setdefault(job_id, Tie()).server_id = server_id
+        self._ours[server_id] = job_id
+
+    def drop(self, job_id: str) -> None:
+        """Forget what was asked for: it never was, or the job is gone."""
+        tie = self._ties.pop(job_id)
+        if tie.server_id is not None:
+            self._ours.pop(tie.server_id, None)
+
+    def keep(self, known: Collection[str]) -> None:
+        """Forget all jobs but these."""
+        for job_id in self._ties.keys() - known:
+            self.drop(job_id)
