@@ -17,7 +17,6 @@ from aiohttp import WSMsgType
 from custom_components.esphome_builds.builds.builder import BuildRequest
 from custom_components.esphome_builds.builds.follow import follow
 from custom_components.esphome_builds.builds.local.builder import LocalBuilder
-from custom_components.esphome_builds.builds.local.store import JobStore
 from custom_components.esphome_builds.builds.log import JobLog
 from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import (
@@ -30,6 +29,7 @@ from custom_components.esphome_builds.builds.models import (
     OutputEvent,
     RequestKind,
 )
+from custom_components.esphome_builds.builds.store import JobStore
 from custom_components.esphome_builds.builds.stream import Budget
 from homeassistant.components.websocket_api.messages import construct_event_message
 from tests.builds.local.harness import House, Tenant

@@ -237,7 +237,7 @@ async def test_login_that_is_not_valid_any_more(
             await asyncio.sleep(0.01)
     (flow,) = flows
     assert flow["context"]["source"] == SOURCE_REAUTH
-    form = await hass.config_entries.flow.async_configure(flow["flow_id"])
+    form: Flow = await hass.config_entries.flow.async_configure(flow["flow_id"])
     assert form["step_id"] == "reauth_confirm"
     assert form["description_placeholders"]["url"] == locked.url
     form = await async_submit(hass, form, username="anna", password="older")
@@ -257,7 +257,7 @@ async def test_reconfigure(hass: HomeAssistant, locked: FakeServer) -> None:
     """The password is not shown, and stays where none is given."""
     entry = entry_of(locked, **LOGIN)
     entry.add_to_hass(hass)
-    form = await entry.start_reconfigure_flow(hass)
+    form: Flow = await entry.start_reconfigure_flow(hass)
     assert form["step_id"] == "device_builder"
     schema = form["data_schema"].schema
     assert get_schema_suggested_value(schema, CONF_USERNAME) == "anna"

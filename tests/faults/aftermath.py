@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from aiohttp import ClientSession
 
-from custom_components.esphome_builds.builds.local.logs import ALL_LOGS_BYTES
-from custom_components.esphome_builds.builds.local.queue import HISTORY
 from custom_components.esphome_builds.builds.log_files import LOG_BYTES
+from custom_components.esphome_builds.builds.logs import ALL_LOGS_BYTES
+from custom_components.esphome_builds.builds.queue import HISTORY
 
 from ..clients import Client, eventually
 from ..e2e.server import Server

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from custom_components.esphome_builds.builds.local.queue import HISTORY, MAX_ACTIVE
+from custom_components.esphome_builds.builds.queue import HISTORY, MAX_ACTIVE
 
 from ..clients import Client, CommandError, eventually
 from ..e2e.conftest import Connect

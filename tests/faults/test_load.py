@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiohttp import ClientSession, TCPConnector
 import pytest
 
-from custom_components.esphome_builds.builds.local.queue import (
+from custom_components.esphome_builds.builds.queue import (
     HISTORY,
     UPLOAD_SLOTS,
     VALIDATE_SLOTS,

@@ -36,7 +36,6 @@ from custom_components.esphome_builds.builds.local.builder import (
     LocalBuilder,
 )
 from custom_components.esphome_builds.builds.local.process import Limits
-from custom_components.esphome_builds.builds.store import JobStore, load_jobs
 from custom_components.esphome_builds.builds.models import (
     BuilderEvent,
     BuilderState,
@@ -54,7 +53,7 @@ from custom_components.esphome_builds.builds.models import (
     Requester,
     RequestKind,
 )
-from custom_components.esphome_builds.builds.store import JobStore
+from custom_components.esphome_builds.builds.store import JobStore, load_jobs
 from custom_components.esphome_builds.builds.stream import STREAM_EVENTS, Budget
 
 from ...fakes import FAKE_VERSION, fake_calls, fake_version
@@ -954,7 +953,7 @@ class TestHistory:
         stored = house.settings.cache_dir / "jobs.json"
         before = stored.stat().st_ino
         monkeypatch.setattr(queue_module, "HISTORY", 2)
-        tenant = Tenant(LocalBuilder(house.settings))
+        tenant = AnyTenant(LocalBuilder(house.settings))
         await tenant.builder.start()
         await tenant.until(lambda: stored.stat().st_ino != before)
 
