@@ -55,7 +55,7 @@ type Job = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def loaded(shared: Server) -> Generator[Server]:
+def loaded(shared: Server) -> Server:
     """Return a server with as many lanes as on the smallest host that has two."""
     shared.set_options(
         compile_slots=COMPILE_SLOTS,
@@ -63,8 +63,7 @@ def loaded(shared: Server) -> Generator[Server]:
         compile_idle_limit=60,
         upload_limit=60,
     )
-    yield shared
-    shared.set_options()
+    return shared
 
 
 @asynccontextmanager
