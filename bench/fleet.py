@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
-import os
 from pathlib import Path
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from typing import Final
 from tests.e2e.server import free_port
 
 from .pairs import Figure, Measure, Sample, Samplers, Unit
-from .sides import ESPHOME, Side, ours, peer
+from .sides import ESPHOME, Side, ours, peer, run_esphome
 
 SHELL_LOOP: Final = "shell loop"
 
@@ -141,29 +140,14 @@ async def _by_server(side: Side, kind: str, names: list[str]) -> None:
 async def _by_hand(folder: Path, data_dir: Path, names: list[str]) -> None:
     """Do what one does in a shell: `esphome run` would run the program here."""
     for name in names:
-        await _esphome(folder, data_dir, "compile", name)
-        await _esphome(folder, data_dir, "upload", name, "--device", _ADDRESS)
+        await run_esphome(folder, data_dir, "compile", name)
+        await run_esphome(folder, data_dir, "upload", name, "--device", _ADDRESS)
 
 
 async def _compile_by_hand(folder: Path, data_dir: Path, names: list[str]) -> None:
     """Compile for the first time."""
     for name in names:
-        await _esphome(folder, data_dir, "compile", name)
-
-
-async def _esphome(folder: Path, data_dir: Path, *arguments: str) -> None:
-    """Run one command."""
-    process = await asyncio.create_subprocess_exec(
-        ESPHOME,
-        *arguments,
-        cwd=folder,
-        env={**os.environ, "ESPHOME_DATA_DIR": str(data_dir)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+        await run_esphome(folder, data_dir, "compile", name)
 
 
 @asynccontextmanager
