@@ -7,13 +7,13 @@ from functools import partial
 import os
 from pathlib import Path
 import shutil
-import subprocess
 from tempfile import TemporaryDirectory
 import time
 from typing import Final
+from unittest.mock import patch
 
 from .pairs import Figure, Measure, Sample, Samplers, Unit
-from .sides import ESPHOME, Side, ours, peer
+from .sides import ESPHOME, Side, ours, peer, run_esphome
 
 COMMAND_LINE: Final = "command line"
 
@@ -57,24 +57,16 @@ async def _by_hand(folder: Path, cold: bool) -> Sample:
     data_dir = folder / "data"
     await asyncio.to_thread(_forget_build, data_dir, cold)
     started = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(
-        *(ESPHOME, "compile", _NAME),
-        cwd=folder,
-        env={**os.environ, "ESPHOME_DATA_DIR": str(data_dir)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    await process.communicate()
-    assert process.returncode == 0
+    await run_esphome(folder, data_dir, "compile", _NAME)
     return {"wall": time.perf_counter() - started}
 
 
 @asynccontextmanager
 async def _compiles(cold: bool) -> AsyncGenerator[Samplers]:
     """Have each build once, so that none is the one that fills the caches."""
-    # What would be measured is the cache.
-    os.environ["CCACHE_DISABLE"] = "1"
-    with TemporaryDirectory() as temporary:
+    # What would be measured is the cache. Later measures have it again.
+    without_cache = patch.dict(os.environ, {"CCACHE_DISABLE": "1"})
+    with without_cache, TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _lay_out(folder)
         async with ours(ESPHOME) as one, peer(ESPHOME) as two:

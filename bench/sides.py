@@ -26,6 +26,21 @@ _PATIENCE: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
 
+async def run_esphome(folder: Path, data_dir: Path, *arguments: str) -> None:
+    """Run one command by hand, in the folder of its configuration."""
+    process = await asyncio.create_subprocess_exec(
+        ESPHOME,
+        *arguments,
+        cwd=folder,
+        env={**os.environ, "ESPHOME_DATA_DIR": str(data_dir)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
 class Connection(Protocol):
     """One websocket connection of a client."""
 

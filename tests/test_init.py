@@ -335,6 +335,7 @@ async def test_a_new_esphome_is_noticed(
     )
     assert device is not None
     assert device.sw_version == "2026.11.1"
+    # Job and builder both find it new, and share one answer.
     assert len(fake_calls(esphome, "version")) == 2
 
 

@@ -4,11 +4,12 @@ import asyncio
 from contextlib import suppress
 import json
 from pathlib import Path
-from typing import Any, Final, Self
+import tempfile
+from typing import IO, Any, Final, Self
 
 from .server import ESPHOME
 
-_ANSWER_SECONDS: Final = 20.0
+_ANSWER_SECONDS: Final = 60.0
 # Runs where ESPHome's API client is installed.
 _ASK: Final = """
 import asyncio, json, sys
@@ -28,44 +29,59 @@ asyncio.run(asyncio.wait_for(ask(), 5))
 class Device:
     """A program that runs, answers ESPHome's native API and takes firmware."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, output: IO[bytes]
+    ) -> None:
         """Use a process that `start` made."""
         self._process = process
         self._port = port
+        self._output = output
 
     @classmethod
     async def start(cls, program: Path, port: int) -> Self:
         """Run what was built."""
+        output = tempfile.TemporaryFile()
         process = await asyncio.create_subprocess_exec(
             program,
             cwd=program.parent,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=asyncio.subprocess.STDOUT,
         )
-        return cls(process, port)
+        return cls(process, port, output)
 
     async def ask(self) -> dict[str, Any]:
         """Return the version of the project that it runs, and when that was built."""
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            while True:
-                process = await asyncio.create_subprocess_exec(
-                    ESPHOME.with_name("python"),
-                    "-c",
-                    _ASK,
-                    str(self._port),
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.DEVNULL,
-                )
-                output, _ = await process.communicate()
-                if process.returncode == 0:
-                    answer: dict[str, Any] = json.loads(output)
-                    return answer
-                # It is not up yet, or starts again with its new firmware.
-                await asyncio.sleep(0.2)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _ANSWER_SECONDS
+        while True:
+            process = await asyncio.create_subprocess_exec(
+                ESPHOME.with_name("python"),
+                "-c",
+                _ASK,
+                str(self._port),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            output, errors = await process.communicate()
+            if process.returncode == 0:
+                answer: dict[str, Any] = json.loads(output)
+                return answer
+            assert self._process.returncode is None and loop.time() < end, (
+                f"no answer: {errors.decode()[-500:]}\n"
+                f"status {self._process.returncode}, it said:\n{self._said()}"
+            )
+            # It is not up yet, or starts again with its new firmware.
+            await asyncio.sleep(0.2)
+
+    def _said(self) -> str:
+        """Return the end of what it printed."""
+        self._output.seek(0)
+        return self._output.read().decode(errors="replace")[-2000:]
 
     async def stop(self) -> None:
         """Switch it off."""
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+        self._output.close()

@@ -245,7 +245,8 @@ async def test_device_that_is_switched_off(client: Client, station: Device) -> N
 
 async def test_wrong_password(real: Server, client: Client) -> None:
     """A device takes the password of the firmware that it runs."""
-    await run(client, "compile", "kettle.yaml")
+    job, _ = await run(client, "compile", "kettle.yaml")
+    assert job["status"] == "completed", job["message"]
     kettle = await Device.start(real.built_program("kettle.yaml"), 16054)
     path = real.config_dir / "kettle.yaml"
     right = path.read_text()

@@ -29,7 +29,8 @@ _ACTIVE: Final = ("queued", "running")
 _AGAIN: Final = {"compile": 2, "config": 2}
 # Says that we are none of Home Assistant's own, and what the machine need not have.
 _FOREIGN: Final = re.compile(
-    r"^.*\[(homeassistant\.loader|homeassistant\.components\.camera|haffmpeg)"
+    r"^.*\[(homeassistant\.loader|homeassistant\.components\.camera|haffmpeg"
+    r"|homeassistant\.setup\] Setup failed for '(?!esphome_builds|probe))"
 )
 _JOB_BYTES: Final = 2048
 _LOG_LINES: Final = 5000

@@ -31,9 +31,9 @@ async def until_run(server: Server, job_id: str, count: int = 1) -> None:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
-    """Return a server for all who leave it running, with the options that it had."""
+    """Return the server of a module; each test has to leave it running."""
     server = start_server(tmp_path_factory.mktemp("shared"))
     yield server
     server.stop()

@@ -120,7 +120,9 @@ async def test_changes(
     await aftermath.check(shared)
 
 
-@pytest.mark.parametrize("what", ["program", "folder"])
+@pytest.mark.parametrize(
+    "what", [pytest.param("program", marks=pytest.mark.long), "folder"]
+)
 async def test_becomes_something_else(
     shared: Server, connect: Connect, esphome: Path, what: str
 ) -> None:

@@ -55,7 +55,7 @@ type Job = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def loaded(shared: Server) -> Generator[Server]:
+def loaded(shared: Server) -> Server:
     """Return a server with as many lanes as on the smallest host that has two."""
     shared.set_options(
         compile_slots=COMPILE_SLOTS,
@@ -63,8 +63,7 @@ def loaded(shared: Server) -> Generator[Server]:
         compile_idle_limit=60,
         upload_limit=60,
     )
-    yield shared
-    shared.set_options()
+    return shared
 
 
 @asynccontextmanager
@@ -174,7 +173,10 @@ async def test_a_thousand_requests(loaded: Server, connect: Connect) -> None:
                 assert end["job"]["status"] in aftermath.ENDED
         go.touch()
         for job_id in sorted(set(made) - set(dropped)):
-            await control.until_job(job_id, *aftermath.ENDED)
+            try:
+                await control.until_job(job_id, *aftermath.ENDED)
+            except CommandError as err:
+                assert err.code == "not_found"  # noqa: PT017 - as above
 
     assert median(pings) < PING_SECONDS
     assert max(pings) < PING_PATIENCE
@@ -322,7 +324,7 @@ async def check_census(client: Client, before: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "seconds", [10, pytest.param(600, marks=pytest.mark.long)], ids=str
+    "seconds", [5, pytest.param(600, marks=pytest.mark.long)], ids=str
 )
 async def test_a_crowd_that_comes_and_goes(
     loaded: Server, connect: Connect, seconds: float
@@ -378,6 +380,8 @@ async def reload_under_load(
     await asyncio.wait(tasks)
     for guest in guests:
         await guest.close()
+    # What was asked for last may be done only now, with nobody there to hear of it.
+    await asyncio.sleep(1)
 
 
 @pytest.mark.parametrize(

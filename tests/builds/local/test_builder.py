@@ -1064,6 +1064,19 @@ class TestStop:
 
         assert time.monotonic() - started < 5
 
+    async def test_stop_while_a_job_asks_for_the_version(self, house: House) -> None:
+        """Nor does one that was put there a moment ago hold up the jobs that began."""
+        house.write("a")
+        async with house.started() as tenant:
+            fake_version(house.fake, "sleep inf")
+            os.utime(house.fake, (1, 1))
+            (job,) = await tenant.submit("compile", "a.yaml")
+            await tenant.until(lambda: count_in(fake_calls(house.fake), "version") == 2)
+            started = time.monotonic()
+
+        assert time.monotonic() - started < 5
+        assert tenant.job(job).status is JobStatus.INTERRUPTED
+
     async def test_stop_while_jobs_start(self, house: House) -> None:
         """A job that is about to start is interrupted as well."""
         house.write("a", "sleep inf")

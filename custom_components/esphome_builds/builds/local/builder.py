@@ -108,9 +108,9 @@ class LocalBuilder(BaseBuilder):
     async def stop(self) -> None:
         """End running jobs as interrupted, and leave no process, task or file open."""
         self._accepting = False
-        await self._watch.stop()
         for run in self._runs.values():
             run.stop(Cause.HOME_ASSISTANT_STOPPED)
+        await self._watch.stop()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
         await self._conclude()
@@ -241,7 +241,7 @@ class LocalBuilder(BaseBuilder):
         except _CannotStartError as err:
             verdict = err.verdict
         except BuilderUnavailableError as err:
-            verdict = _failed(Cause.ESPHOME_MISSING, str(err))
+            verdict = run.stopped or _failed(Cause.ESPHOME_MISSING, str(err))
         except OSError as err:
             verdict = _failed_with(err)
         except Exception:

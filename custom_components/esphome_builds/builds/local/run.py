@@ -47,6 +47,11 @@ class JobRun:
         )
         self._cause: Cause | None = None
 
+    @property
+    def stopped(self) -> Verdict | None:
+        """Return the verdict of a run that was ended from outside before it began."""
+        return None if self._cause is None else stopped(self._cause)
+
     def stop(self, cause: Cause) -> None:
         """End the run; the first cause given is the one that counts."""
         if self._cause is None:
@@ -63,8 +68,8 @@ class JobRun:
 
         Raises `OSError` where the process cannot be started.
         """
-        if self._cause is not None:
-            return stopped(self._cause), None
+        if self.stopped is not None:
+            return self.stopped, None
         splitter = LineSplitter(Concealment().remove, redactor.clean)
         reporter = Reporter(self._kind, on_report)
 

@@ -59,6 +59,7 @@ class Watch:
         self.problem: str | None = None
         self.version: str | None = None
         self._answered: _Executable | None = None
+        self._asking: tuple[_Executable, asyncio.Task[str]] | None = None
         self._asked: _Executable | None = None
         self._ask_again = 0.0
         self._version_problem: str | None = None
@@ -82,9 +83,13 @@ class Watch:
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        tasks = [self._task] if self._task is not None else []
+        if self._asking is not None:
+            tasks.append(self._asking[1])
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         # Nobody shall wait for a look that never comes.
         self.first_look.set()
 
@@ -107,7 +112,7 @@ class Watch:
         if found == self._answered and self.version is not None:
             return self.version
         self.look_soon()
-        return await esphome_version(found.path, self._environment)
+        return await self._ask(found)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -149,7 +154,7 @@ class Watch:
             self.version = None
             self._on_change()
         try:
-            self.version = await esphome_version(found.path, self._environment)
+            self.version = await self._ask(found)
         except EsphomeFailedError as err:
             self._version_problem = str(err)
         else:
@@ -158,6 +163,23 @@ class Watch:
             self._version_problem = None
             self._ask_again = math.inf
         return self._version_problem
+
+    async def _ask(self, found: _Executable) -> str:
+        """Return the version of an executable, which is asked once for all who want it.
+
+        Raises `EsphomeFailedError`.
+        """
+        if self._asking is None or self._asking[0] != found:
+            question = esphome_version(found.path, self._environment)
+            self._asking = found, asyncio.create_task(question)
+        _, asking = self._asking
+        await asyncio.wait([asking])
+        if asking.cancelled():
+            raise EsphomeFailedError(f"{found.path} was not asked to the end.")
+        if asking.exception() is not None and self._asking == (found, asking):
+            # Next time it may answer.
+            self._asking = None
+        return asking.result()
 
     def _note(self, problem: str | None) -> None:
         """Take over what is wrong, and log it once when it begins and when it ends."""
