@@ -40,7 +40,7 @@ class Device:
     @classmethod
     async def start(cls, program: Path, port: int) -> Self:
         """Run what was built."""
-        output = tempfile.TemporaryFile()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is off
         process = await asyncio.create_subprocess_exec(
             program,
             cwd=program.parent,
@@ -67,10 +67,11 @@ class Device:
             if process.returncode == 0:
                 answer: dict[str, Any] = json.loads(output)
                 return answer
-            assert self._process.returncode is None and loop.time() < end, (
-                f"no answer: {errors.decode()[-500:]}\n"
-                f"status {self._process.returncode}, it said:\n{self._said()}"
-            )
+            if self._process.returncode is not None or loop.time() > end:
+                raise TimeoutError(
+                    f"It ended with {self._process.returncode}, did not answer: "
+                    f"{errors.decode()[-500:]}\nand said:\n{self._said()}"
+                )
             # It is not up yet, or starts again with its new firmware.
             await asyncio.sleep(0.2)
 
