@@ -18,6 +18,8 @@ from ..fakes import install_fake
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 60.0
 
+_ENVIRONMENT: Final = ROOT / ".local" / "peer"
+_PACKAGES: Final = "lib/python3*/site-packages"
 _FAKE: Final = """\
 #!/bin/sh
 for word in "$@"; do
@@ -27,17 +29,19 @@ exec "{fake}" "$@"
 """
 
 
-def environments() -> dict[str, Path]:
-    """Return the installed servers by version, the newest under its own, too."""
+def servers() -> dict[str, Path]:
+    """Return where the packages of installed servers are, by version, oldest first."""
+    places = (*(ROOT / ".local" / "servers").glob("*"), *_ENVIRONMENT.glob(_PACKAGES))
     found = {}
-    for folder in sorted((ROOT / ".local").glob("peer*")):
-        for path in folder.glob(
-            "lib/python3*/site-packages/esphome_device_builder-*.dist-info"
-        ):
-            match = re.search(r"-([\d.]+)\.dist-info", path.name)
-            if match is not None:
-                found[match[1]] = folder
-    return found
+    for place in places:
+        for path in place.glob("esphome_device_builder-*.dist-info"):
+            if match := re.search(r"-([\d.]+)\.dist-info", path.name):
+                found[match[1]] = place
+    return {version: found[version] for version in sorted(found, key=_parts)}
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def free_port() -> int:
@@ -51,11 +55,12 @@ def free_port() -> int:
 class Peer:
     """A server on one folder, as often as it is started.
 
-    With `fake`, what it runs for ESPHome is `tests.fake_esphome`.
+    `packages` is one of the values of `servers()`. With `fake`, what it runs for ESPHome
+    is `tests.fake_esphome`.
     """
 
     def __init__(
-        self, folder: Path, environment: Path, *, fake: bool, login: bool = False
+        self, folder: Path, packages: Path, *, fake: bool, login: bool = False
     ) -> None:
         """Lay the folder out."""
         self.config_dir = folder / "config"
@@ -64,7 +69,7 @@ class Peer:
         self.port = free_port()
         self.login = login
         self._process: subprocess.Popen[bytes] | None = None
-        self._python = environment / "bin" / "python"
+        self._python = _ENVIRONMENT / "bin" / "python"
         self._variables = {
             name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ
         }
@@ -73,8 +78,10 @@ class Peer:
                 "ESPHOME_USERNAME": "user",
                 "ESPHOME_PASSWORD": "correct horse",
             }
+        (needs,) = _ENVIRONMENT.glob(_PACKAGES)
+        self._variables["PYTHONPATH"] = f"{packages}:{needs}"
         if fake:
-            self._python = self._disguise(environment)
+            self._python = self._disguise()
 
     @property
     def url(self) -> str:
@@ -132,7 +139,7 @@ class Peer:
             self._process.wait()
         self._process = None
 
-    def _disguise(self, environment: Path) -> Path:
+    def _disguise(self) -> Path:
         """Make an environment whose ESPHome is another; return its interpreter.
 
         The server calls what lies beside its interpreter (`helpers/sibling_cli.py`).
@@ -144,12 +151,10 @@ class Peer:
         script = folder / "bin" / "esphome"
         script.write_text(_FAKE.format(fake=fake))
         script.chmod(0o755)
-        configuration = (environment / "pyvenv.cfg").read_text()
+        configuration = (_ENVIRONMENT / "pyvenv.cfg").read_text()
         (folder / "pyvenv.cfg").write_text(configuration)
         interpreter = folder / "bin" / "python"
-        interpreter.symlink_to((environment / "bin" / "python").resolve())
-        (packages,) = environment.glob("lib/python3*/site-packages")
-        self._variables["PYTHONPATH"] = str(packages)
+        interpreter.symlink_to((_ENVIRONMENT / "bin" / "python").resolve())
         return interpreter
 
 

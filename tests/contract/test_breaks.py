@@ -21,7 +21,7 @@ from custom_components.esphome_builds.builds.models import (
 
 from ..fakes import fake_calls, write_configuration
 from .conftest import Connect, Tenant
-from .peer import Peer, Proxy, Watcher, environments
+from .peer import Peer, Proxy, Watcher, servers
 from .test_jobs import followed, lines_of
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -40,7 +40,7 @@ async def proxy(peer: Peer) -> AsyncGenerator[Proxy]:
 @pytest.fixture
 async def own_peer(tmp_path: Path, version: str) -> AsyncGenerator[Peer]:
     """Return a server that a test may kill."""
-    peer = Peer(tmp_path / "own", environments()[version], fake=True)
+    peer = Peer(tmp_path / "own", servers()[version], fake=True)
     await asyncio.to_thread(peer.start)
     yield peer
     await asyncio.to_thread(peer.stop)
@@ -333,7 +333,7 @@ class TestLogin:
         self, tmp_path: Path, version: str, connect: Connect, session: ClientSession
     ) -> None:
         """With the right password all is as without, with a wrong one nothing is."""
-        peer = Peer(tmp_path / "login", environments()[version], fake=True, login=True)
+        peer = Peer(tmp_path / "login", servers()[version], fake=True, login=True)
         name = write_configuration(peer.config_dir, "secret")
         await asyncio.to_thread(peer.start)
         try:

@@ -18,7 +18,7 @@ from custom_components.esphome_builds.builds.models import (
 
 from ..e2e.device import Device
 from .conftest import Connect, Tenant
-from .peer import ROOT, Peer, Watcher, environments
+from .peer import ROOT, Peer, Watcher, servers
 from .test_jobs import followed, lines_of
 
 pytestmark = pytest.mark.real
@@ -34,7 +34,7 @@ _C = JobStatus.COMPLETED
 def peer(tmp_path_factory: pytest.TempPathFactory, version: str) -> Generator[Peer]:
     """Return a server that builds the examples."""
     enable_socket()
-    peer = Peer(tmp_path_factory.mktemp("real"), environments()[version], fake=False)
+    peer = Peer(tmp_path_factory.mktemp("real"), servers()[version], fake=False)
     for file in (ROOT / "examples").glob("*.yaml"):
         shutil.copy(file, peer.config_dir)
     peer.start()

@@ -1,4 +1,4 @@
-"""The same with servers of the last six months, as far as they are installed."""
+"""The same with servers of the last six months."""
 
 from typing import Final
 
@@ -8,9 +8,9 @@ from custom_components.esphome_builds.builds.models import Cause, JobStatus
 
 from ..fakes import write_configuration
 from .conftest import Tenant
-from .peer import Peer, environments
+from .peer import Peer, servers
 
-VERSIONS: Final = sorted(environments())
+VERSIONS: Final = [*servers()]
 
 _Q, _R, _C = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED
 
