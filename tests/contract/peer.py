@@ -55,8 +55,8 @@ def free_port() -> int:
 class Peer:
     """A server on one folder, as often as it is started.
 
-    `packages` is one of the values of `servers()`. With `fake`, what it runs for ESPHome
-    is `tests.fake_esphome`.
+    `packages` is one of the values of `servers()`. With `fake`, what it runs for
+    ESPHome is `tests.fake_esphome`.
     """
 
     def __init__(
