@@ -1,30 +1,52 @@
 """A Home Assistant with its own folder, a fake ESPHome and examples to build."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 import shutil
+from typing import Final
 
+from aiohttp import ClientSession
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
+from pytest_socket import enable_socket
 
-from custom_components.esphome_builds.const import (
-    CONF_CONFIG_DIR,
-    CONF_ESPHOME,
-    CONF_KIND,
-    DOMAIN,
-)
+from custom_components.esphome_builds.builds.local.process import TOKEN_VARIABLE
+from custom_components.esphome_builds.const import CONF_KIND, DOMAIN
+from homeassistant.const import CONF_URL
 from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
 
 from .clients import Client
+from .contract.peer import Peer, Watcher, servers
 from .fakes import FAKE_VERSION, install_fake
-from .helpers import VERSION, async_until_state
+from .helpers import (
+    VERSION,
+    Job,
+    ProcessesOf,
+    async_until_state,
+    local_entry,
+    processes_with,
+)
 
 type Connect = Callable[..., Awaitable[Client]]
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES: Final = Path(__file__).parent.parent / "examples"
+KINDS: Final = ("local", "device_builder")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what has a builder over both kinds, unless it says why it cannot."""
+    if not {"builder_kind", "entry"} <= set(metafunc.fixturenames):
+        return
+    kinds = KINDS
+    if mark := metafunc.definition.get_closest_marker("local_only"):
+        if len(mark.args) != 1 or not isinstance(mark.args[0], str) or mark.kwargs:
+            where = metafunc.definition.nodeid
+            raise pytest.UsageError(f"{where}: local_only needs a reason")
+        kinds = KINDS[:1]
+    metafunc.parametrize("builder_kind", kinds, indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -46,41 +68,103 @@ def hass_config_dir(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def config_dir(hass_config_dir: str) -> Path:
-    """Return a folder with the examples, which the fake builds without a flaw."""
-    folder = Path(hass_config_dir) / "esphome"
-    folder.mkdir()
+def builder_kind(request: pytest.FixtureRequest) -> str:
+    """Return which kind of builder a test is about."""
+    kind: str = getattr(request, "param", "local")
+    return kind
+
+
+@pytest.fixture(scope="session")
+def any_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Peer]:
+    """Return a server for all tests, started when the first of them wants it."""
+    enable_socket()
+    *_, newest = servers().values()
+    peer = Peer(tmp_path_factory.mktemp("server"), newest, fake=True)
+    peer.start()
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture
+async def server(request: pytest.FixtureRequest, builder_kind: str) -> Peer | None:
+    """Return the server of the builder, if it needs one, with nothing but examples."""
+    if builder_kind == "local":
+        return None
+    request.getfixturevalue("socket_enabled")
+    peer: Peer = request.getfixturevalue("any_server")
+    async with ClientSession() as session:
+        watcher = await Watcher.connect(session, peer)
+        for job in await watcher.call("firmware/get_jobs"):
+            await watcher.collect("firmware/cancel", job_id=job["job_id"])
+        await watcher.call("firmware/clear")
+        for file in peer.config_dir.iterdir():
+            if file.is_file() and not file.name.startswith("."):
+                file.unlink()
+        copy_examples(peer.config_dir)
+        peer.fake.with_name(f"{peer.fake.name}.calls").unlink(missing_ok=True)
+        await watcher.call("devices/list")
+        await watcher.close()
+    return peer
+
+
+def copy_examples(folder: Path) -> None:
+    """Copy the examples, which the fake builds without a flaw."""
     for example in EXAMPLES.glob("*.yaml"):
         shutil.copy(example, folder)
+
+
+@pytest.fixture
+def config_dir(hass_config_dir: str, server: Peer | None) -> Path:
+    """Return the folder of the configurations, with the examples."""
+    if server is not None:
+        return server.config_dir
+    folder = Path(hass_config_dir) / "esphome"
+    folder.mkdir()
+    copy_examples(folder)
     return folder
 
 
 @pytest.fixture
-def esphome(tmp_path: Path) -> Path:
+def esphome(tmp_path: Path, server: Peer | None) -> Path:
     """Return an executable that stands in for ESPHome."""
-    return install_fake(tmp_path)
+    return install_fake(tmp_path) if server is None else server.fake
 
 
 @pytest.fixture
-def entry(hass: HomeAssistant, config_dir: Path, esphome: Path) -> MockConfigEntry:
-    """Return the entry of a local builder, which is not set up."""
-    entry = MockConfigEntry(
-        domain=DOMAIN,
-        title="esphome",
-        unique_id=str(config_dir),
-        data={
-            CONF_KIND: "local",
-            CONF_CONFIG_DIR: str(config_dir),
-            CONF_ESPHOME: str(esphome),
-        },
-    )
+def processes_of(builder_kind: str, config_dir: Path) -> ProcessesOf:
+    """Return what finds the processes of jobs; a server marks them with nothing."""
+
+    def _processes_of(*jobs: Job) -> set[int]:
+        if builder_kind == "local":
+            tokens = {f"{TOKEN_VARIABLE}={job['job_id']}" for job in jobs}
+            return processes_with("environ", tokens)
+        files = {str(config_dir / job["configuration"]) for job in jobs}
+        return processes_with("cmdline", files)
+
+    return _processes_of
+
+
+@pytest.fixture
+def entry(
+    hass: HomeAssistant, config_dir: Path, esphome: Path, server: Peer | None
+) -> MockConfigEntry:
+    """Return the entry of a builder, which is not set up."""
+    if server is None:
+        entry = local_entry("esphome", config_dir, esphome)
+    else:
+        entry = MockConfigEntry(
+            domain=DOMAIN,
+            title="esphome",
+            unique_id=server.url,
+            data={CONF_KIND: "device_builder", CONF_URL: server.url},
+        )
     entry.add_to_hass(hass)
     return entry
 
 
 @pytest.fixture
 async def builder(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfigEntry:
-    """Return the entry of a local builder that is ready."""
+    """Return the entry of a builder that is ready."""
     assert await hass.config_entries.async_setup(entry.entry_id)
     await async_until_state(hass, VERSION, FAKE_VERSION)
     return entry

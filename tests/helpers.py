@@ -1,12 +1,19 @@
 """What tests of the Home Assistant side do again and again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from custom_components.esphome_builds.builds.local.process import TOKEN_VARIABLE
-from custom_components.esphome_builds.const import DOMAIN, EVENT_BUILD
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.esphome_builds.const import (
+    CONF_CONFIG_DIR,
+    CONF_ESPHOME,
+    CONF_KIND,
+    DOMAIN,
+    EVENT_BUILD,
+)
 from homeassistant.const import EVENT_STATE_CHANGED
 from homeassistant.core import Context, Event, HomeAssistant, State, callback
 from homeassistant.util.event_type import EventType
@@ -25,6 +32,7 @@ STATUS: Final = "sensor.esphome_builds_esphome_status"
 VERSION: Final = "sensor.esphome_builds_esphome_esphome_version"
 
 type Job = dict[str, Any]
+type ProcessesOf = Callable[..., set[int]]
 
 
 async def async_until(
@@ -89,17 +97,34 @@ async def async_act(
     return jobs
 
 
-def processes_of(*jobs: Job) -> set[int]:
-    """Return the processes that came of jobs and live; zombies show no variables."""
-    marks = {f"{TOKEN_VARIABLE}={job['job_id']}".encode() for job in jobs}
+def local_entry(title: str, config_dir: Path, esphome: Path) -> MockConfigEntry:
+    """Return the entry of a local builder."""
+    return MockConfigEntry(
+        domain=DOMAIN,
+        title=title,
+        unique_id=str(config_dir),
+        data={
+            CONF_KIND: "local",
+            CONF_CONFIG_DIR: str(config_dir),
+            CONF_ESPHOME: str(esphome),
+        },
+    )
+
+
+def processes_with(file: str, texts: Iterable[str]) -> set[int]:
+    """Return the processes with one of the texts in a file of theirs in /proc.
+
+    The file is "cmdline" or "environ"; those of zombies are empty.
+    """
+    marks = {text.encode() for text in texts}
     found = set()
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
             try:
-                variables = (path / "environ").read_bytes().split(b"\0")
+                words = (path / file).read_bytes().split(b"\0")
             except OSError:
                 continue
-            if not marks.isdisjoint(variables):
+            if not marks.isdisjoint(words):
                 found.add(int(path.name))
     return found
 

@@ -14,7 +14,7 @@ from homeassistant.exceptions import HomeAssistantError, Unauthorized
 
 from .clients import eventually
 from .fakes import write_configuration
-from .helpers import CANCEL_ALL, Steps, async_act, processes_of, shown
+from .helpers import CANCEL_ALL, ProcessesOf, Steps, async_act, shown
 
 pytestmark = pytest.mark.usefixtures("builder")
 
@@ -26,7 +26,9 @@ async def _async_press(hass: HomeAssistant) -> None:
     )
 
 
-async def test_all_jobs_are_ended(hass: HomeAssistant, config_dir: Path) -> None:
+async def test_all_jobs_are_ended(
+    hass: HomeAssistant, config_dir: Path, processes_of: ProcessesOf
+) -> None:
     """What runs and what waits is over when the button is done; nothing else began."""
     steps = Steps(hass)
     # Of one configuration, so that on every host one of them runs.
@@ -71,7 +73,10 @@ async def test_it_says_why_it_failed(hass: HomeAssistant, config_dir: Path) -> N
 
 
 async def test_only_administrators_press_it(
-    hass: HomeAssistant, hass_read_only_user: MockUser, config_dir: Path
+    hass: HomeAssistant,
+    hass_read_only_user: MockUser,
+    config_dir: Path,
+    processes_of: ProcessesOf,
 ) -> None:
     """A user who may control entities may still not end builds."""
     hass_read_only_user.mock_policy({"entities": True})

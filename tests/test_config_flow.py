@@ -28,6 +28,8 @@ from homeassistant.data_entry_flow import FlowResultType, InvalidData
 from .fakes import fake_calls, fake_version, install_fake, write_configuration
 from .helpers import RUNNING, async_act, async_until_state
 
+pytestmark = pytest.mark.local_only("another form: see test_config_flow_device_builder")
+
 type Flow = Any
 
 

@@ -39,10 +39,10 @@ from .helpers import (
     STATUS,
     VERSION,
     Job,
+    ProcessesOf,
     Steps,
     async_act,
     async_until_state,
-    processes_of,
     shown,
 )
 
@@ -215,7 +215,11 @@ async def test_each_reload_is_told_alike(
 
 
 async def test_unload_interrupts(
-    hass: HomeAssistant, builder: MockConfigEntry, running: list[Job], steps: Steps
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    running: list[Job],
+    steps: Steps,
+    processes_of: ProcessesOf,
 ) -> None:
     """Running jobs are interrupted, which is told, and leave no process."""
     compiling, waiting = running
@@ -258,6 +262,7 @@ async def test_removal(
     config_dir: Path,
     running: list[Job],
     device_registry: dr.DeviceRegistry,
+    processes_of: ProcessesOf,
 ) -> None:
     """A removed builder leaves no process, file or device, but the configurations."""
     folder = Path(hass.config.cache_path(DOMAIN)) / builder.entry_id
@@ -282,7 +287,11 @@ async def test_removal_of_a_builder_that_was_never_loaded(
 
 
 async def test_stop_of_home_assistant(
-    hass: HomeAssistant, builder: MockConfigEntry, config_dir: Path, steps: Steps
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    steps: Steps,
+    processes_of: ProcessesOf,
 ) -> None:
     """When Home Assistant stops, no process is left, and everybody knows why."""
     ready = config_dir / "ready"

@@ -24,10 +24,10 @@ from .helpers import (
     QUEUED,
     STATUS,
     Job,
+    ProcessesOf,
     Steps,
     async_act,
     async_until_state,
-    processes_of,
     shown,
 )
 
@@ -385,7 +385,11 @@ async def test_actions_are_there_without_a_builder(hass: HomeAssistant) -> None:
 
 @pytest.mark.usefixtures("builder")
 async def test_cancel_what_is_named(
-    hass: HomeAssistant, porch: str, config_dir: Path, steps: Steps
+    hass: HomeAssistant,
+    porch: str,
+    config_dir: Path,
+    steps: Steps,
+    processes_of: ProcessesOf,
 ) -> None:
     """All jobs of a configuration are ended, and no job of another one."""
     attic = write_configuration(config_dir, "attic", "sleep inf")

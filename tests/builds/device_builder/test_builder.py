@@ -757,9 +757,14 @@ async def test_check_canceled_before_it_began(
 ) -> None:
     """A check that never began ends all the same."""
     async with connect() as tenant:
-        (job,) = await tenant.submit("validate", NAME)
+        submitted = asyncio.create_task(tenant.submit("validate", NAME))
+        await asyncio.sleep(0)
+        (job,) = tenant.builder.jobs.values()
         job = await tenant.builder.cancel(job.job_id)
-        assert job.status is JobStatus.CANCELLED
-        job = await tenant.run("validate", NAME)
-        assert job.status.ended
-        assert server.count("devices/validate") == 1
+        assert (job.status, job.cause) == (
+            JobStatus.CANCELLED,
+            Cause.CANCELLED_BY_USER,
+        )
+        await submitted
+        assert server.count("devices/validate") == 0
+        assert (await tenant.run("validate", NAME)).status.ended

@@ -911,11 +911,12 @@ class DeviceBuilder(BaseBuilder):
         )
         task = asyncio.create_task(self._validate(job.job_id))
         self._validating[job.job_id] = task
-        task.add_done_callback(lambda _: self._on_validated(job.job_id))
+        task.add_done_callback(lambda task: self._on_validated(job.job_id, task))
 
-    def _on_validated(self, job_id: str) -> None:
+    def _on_validated(self, job_id: str, task: asyncio.Task[None]) -> None:
         """End a check that was canceled before it began."""
-        if self._validating.pop(job_id, None) is not None:
+        if self._validating.get(job_id) is task:
+            del self._validating[job_id]
             cause = self._causes.get(job_id, Cause.CANCELLED_BY_USER)
             self._finish(job_id, stopped(cause))
 
