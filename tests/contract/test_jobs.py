@@ -21,6 +21,7 @@ from custom_components.esphome_builds.builds.models import (
 )
 from custom_components.esphome_builds.builds.stream import Budget
 
+from ..clients import eventually
 from ..fakes import fake_calls, write_configuration
 from .conftest import Connect, Tenant
 from .peer import Peer, Watcher
@@ -320,6 +321,30 @@ class TestOthers:
         theirs, clean = await tenant.ended(theirs, clean)
 
         assert (theirs.status, clean.status) == (_C, _C)
+
+    async def test_changed_meanwhile(self, peer: Peer, tenant: Tenant) -> None:
+        """Nothing attaches to a build of what a configuration was before."""
+        name = write_configuration(
+            peer.config_dir,
+            "changed",
+            "compile: print old",
+            f"compile: mark {peer.config_dir / 'changed-0'}",
+            "compile: wait changed-1",
+        )
+        (first,) = await tenant.submit("compile", name)
+        await eventually((peer.config_dir / "changed-0").exists)
+        (same,) = await tenant.submit("compile", name)
+        assert same.job_id == first.job_id
+        write_configuration(peer.config_dir, "changed", "compile: print new")
+        (second,) = await tenant.submit("compile", name)
+        assert second.job_id != first.job_id
+        (peer.config_dir / "changed-1").touch()
+
+        first, second = await tenant.ended(first, second)
+
+        assert (first.status, second.status) == (_C, _C)
+        assert await tenant.lines(first) == ["old"]
+        assert await tenant.lines(second) == ["new"]
 
     async def test_replace(self, peer: Peer, tenant: Tenant) -> None:
         """A request that replaces cancels the one before and runs after it."""

@@ -103,6 +103,7 @@ class FakeServer:
         self.greeting: object = GREETING
         self.devices: object = {"configured": [device()], "importable": []}
         self.jobs: list[object] = []
+        self.text: object = "esphome:\n"
         self.output: dict[str, list[str]] = {}
         self.handlers: dict[str, Handler] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -190,6 +191,10 @@ async def _list(server: FakeServer, *_: object) -> object:
     return server.devices
 
 
+async def _get_config(server: FakeServer, *_: object) -> object:
+    return server.text
+
+
 async def _ping(*_: object) -> object:
     return {"pong": True}
 
@@ -229,6 +234,7 @@ async def _get_jobs(server: FakeServer, *_: object) -> object:
 
 
 _HANDLERS: dict[str, Any] = {
+    "devices/get_config": _get_config,
     "devices/list": _list,
     "firmware/follow_job": _follow_job,
     "firmware/follow_jobs": _follow_jobs,

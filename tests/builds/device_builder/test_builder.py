@@ -69,6 +69,10 @@ async def told(tenant: Tenant, server: FakeServer, event: str, job: object) -> N
     await client.command("ping")
 
 
+async def _refuse(*_: object) -> object:
+    raise CommandRefusedError("not_found", "It is gone.")
+
+
 async def until(condition: Any) -> None:  # noqa: ANN401
     """Wait until something is so."""
     async with asyncio.timeout(5):
@@ -414,6 +418,35 @@ class TestRequests:
             )
             (upload,) = await tenant.ended(upload)
             assert upload.status is _C
+
+    @pytest.mark.parametrize(("text", "attached"), [("esphome:", True), (None, False)])
+    async def test_attach_to_what_runs(
+        self, server: FakeServer, connect: Connect, text: object, attached: bool
+    ) -> None:
+        """A request attaches to what runs only if that is known to be the same."""
+        takes(server, "compile")
+        server.text = text
+        async with connect() as tenant:
+            (job,) = await tenant.submit("compile", NAME)
+            running = server_job("compile-1", status="running")
+            await told(tenant, server, "job_started", running)
+            await tenant.until(lambda: tenant.job(job).status is _R)
+            (second,) = await tenant.submit("compile", NAME)
+            assert (second.job_id == job.job_id) is attached
+
+    async def test_text_that_cannot_be_read(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """What a server refuses to show may be another one."""
+        takes(server, "compile")
+        async with connect() as tenant:
+            (job,) = await tenant.submit("compile", NAME)
+            running = server_job("compile-1", status="running")
+            await told(tenant, server, "job_started", running)
+            await tenant.until(lambda: tenant.job(job).status is _R)
+            server.handlers["devices/get_config"] = _refuse
+            (second,) = await tenant.submit("compile", NAME)
+            assert second.job_id != job.job_id
 
     async def test_cancel_while_it_is_sent(
         self, server: FakeServer, connect: Connect

@@ -40,6 +40,7 @@ from .errors import (
 from .gauge import Gauge
 from .link import Link
 from .output import Tap
+from .sources import Sources
 from .ties import Ties
 from .validation import validate
 from .verdict import (
@@ -143,6 +144,7 @@ class DeviceBuilder(BaseBuilder):
         self._look_now = asyncio.Event()
         self._ties = Ties()
         self._copies = Copies(self._logs, self._ties, self._nudge)
+        self._sources = Sources()
         self._latest: dict[str, ServerJob] = {}
         self._heard: dict[str, float] = {}
         self._active_there: dict[str, ServerJob] = {}
@@ -194,6 +196,7 @@ class DeviceBuilder(BaseBuilder):
             await asyncio.wait(tasks)
         for gauge in self._gauges.values():
             gauge.close()
+        await self._sources.close()
         await self._copies.close()
         self._release(None)
         await self._conclude()
@@ -281,8 +284,13 @@ class DeviceBuilder(BaseBuilder):
 
     @override
     async def _stale(self, names: Collection[str]) -> set[str]:
-        """Return nothing: what the server works on cannot be seen from here."""
-        return set()
+        """Return running jobs whose configuration was changed since they started."""
+        running = [
+            job
+            for job in self._queue.active
+            if job.status is JobStatus.RUNNING and job.configuration in names
+        ]
+        return await self._sources.older(running, self._client)
 
     @override
     def _look_soon(self) -> None:
@@ -312,6 +320,7 @@ class DeviceBuilder(BaseBuilder):
         if (gauge := self._gauges.pop(job_id, None)) is not None:
             gauge.close()
         self._copies.drop(job_id)
+        self._sources.drop(job_id)
         self._latest.pop(job_id, None)
         self._heard.pop(job_id, None)
         self._causes.pop(job_id, None)
@@ -583,6 +592,8 @@ class DeviceBuilder(BaseBuilder):
     def _apply_running(self, job: Job, server: ServerJob) -> None:
         started_at = server.started_at or job.started_at or datetime.now(UTC)
         again = job.status is JobStatus.RUNNING and job.started_at != started_at
+        if self._client is not None and (again or job.status is JobStatus.QUEUED):
+            self._sources.note(job, self._client)
         self._update(
             replace(
                 job,
@@ -798,7 +809,7 @@ class DeviceBuilder(BaseBuilder):
             if job.job_id in self._ties or job.job_id in self._validating:
                 continue
             if job.kind is JobKind.VALIDATE:
-                self._start_validating(job)
+                self._start_validating(job, client)
             elif job.configuration not in busy:
                 self._start_sending(job)
 
@@ -899,7 +910,8 @@ class DeviceBuilder(BaseBuilder):
                 # It was faster, or is not there any more.
                 await self._ask_for(client, job, server_id)
 
-    def _start_validating(self, job: Job) -> None:
+    def _start_validating(self, job: Job, client: Client) -> None:
+        self._sources.note(job, client)
         self._update(
             replace(
                 job,
