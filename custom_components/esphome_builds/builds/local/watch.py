@@ -83,13 +83,11 @@ class Watch:
 
     async def stop(self) -> None:
         """Look no more."""
-        tasks = [self._task] if self._task is not None else []
-        if self._asking is not None:
-            tasks.append(self._asking[1])
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        _, asking = self._asking or (None, None)
+        for task in (self._task, asking):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         # Nobody shall wait for a look that never comes.
         self.first_look.set()
 
