@@ -16,7 +16,9 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from ..fakes import install_fake
 
 ROOT: Final = Path(__file__).parents[2]
+PASSWORD: Final = "correct horse"
 PATIENCE: Final = 60.0
+USERNAME: Final = "user"
 
 _ENVIRONMENT: Final = ROOT / ".local" / "peer"
 _PACKAGES: Final = "lib/python3*/site-packages"
@@ -56,11 +58,17 @@ class Peer:
     """A server on one folder, as often as it is started.
 
     `packages` is one of the values of `servers()`. With `fake`, what it runs for
-    ESPHome is `tests.fake_esphome`.
+    ESPHome is `tests.fake_esphome`. One that is `headless` only builds for another.
     """
 
     def __init__(
-        self, folder: Path, packages: Path, *, fake: bool, login: bool = False
+        self,
+        folder: Path,
+        packages: Path,
+        *,
+        fake: bool,
+        login: bool = False,
+        headless: bool = False,
     ) -> None:
         """Lay the folder out."""
         self.config_dir = folder / "config"
@@ -68,6 +76,7 @@ class Peer:
         self.folder = folder
         self.port = free_port()
         self.login = login
+        self._headless = headless
         self._process: subprocess.Popen[bytes] | None = None
         self._python = _ENVIRONMENT / "bin" / "python"
         self._variables = {
@@ -75,8 +84,8 @@ class Peer:
         }
         if login:
             self._variables |= {
-                "ESPHOME_USERNAME": "user",
-                "ESPHOME_PASSWORD": "correct horse",
+                "ESPHOME_USERNAME": USERNAME,
+                "ESPHOME_PASSWORD": PASSWORD,
             }
         (needs,) = _ENVIRONMENT.glob(_PACKAGES)
         self._variables["PYTHONPATH"] = f"{packages}:{needs}"
@@ -87,6 +96,11 @@ class Peer:
     def url(self) -> str:
         """Return where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        """Return whether it was started, and not ended since."""
+        return self._process is not None
 
     @property
     def fake(self) -> Path:
@@ -101,10 +115,7 @@ class Peer:
                     self._python,
                     "-m",
                     "esphome_device_builder",
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    str(self.port),
+                    *self._listening(),
                     self.config_dir,
                 ],
                 cwd=self.config_dir,
@@ -121,6 +132,18 @@ class Peer:
             assert self._process.poll() is None, self.log
             time.sleep(0.05)
         raise TimeoutError
+
+    def _listening(self) -> tuple[str, ...]:
+        """Return the arguments that say what it serves, and where."""
+        if not self._headless:
+            return ("--host", "127.0.0.1", "--port", str(self.port))
+        return (
+            "--remote-build-only",
+            "--remote-build-host",
+            "127.0.0.1",
+            "--remote-build-port",
+            str(self.port),
+        )
 
     @property
     def log(self) -> str:

@@ -153,17 +153,29 @@ class Server:
         return fetch(f"{self.url}{path}", data, self.token)
 
     def add_builder(self, esphome: Path, config_dir: Path | None = None) -> str:
-        """Go through the config flow; return the id of the entry, which is kept."""
+        """Add a local builder; return the id of the entry, which is kept."""
+        self.esphome = esphome
+        self.entry_id = self._add(
+            "local",
+            config_dir=str(config_dir or self.config_dir),
+            esphome=str(esphome),
+        )
+        return self.entry_id
+
+    def add_device_builder(self, **answers: str) -> str:
+        """Add a builder for a server by `url`; return the id of the entry."""
+        return self._add("device_builder", **answers)
+
+    def _add(self, kind: str, **answers: str) -> str:
+        """Go through the config flow; return the id of the entry."""
         path = "/api/config/config_entries/flow"
-        folder = str(config_dir or self.config_dir)
         flow = self.request(path, {"handler": "esphome_builds"})
         path = f"{path}/{flow['flow_id']}"
-        self.request(path, {"next_step_id": "local"})
-        flow = self.request(path, {"config_dir": folder, "esphome": str(esphome)})
+        self.request(path, {"next_step_id": kind})
+        flow = self.request(path, answers)
         assert flow["type"] == "create_entry", flow
-        self.esphome = esphome
-        self.entry_id = flow["result"]["entry_id"]
-        return self.entry_id
+        entry_id: str = flow["result"]["entry_id"]
+        return entry_id
 
     def set_options(self, **options: int) -> None:
         """Change how the builder works, which loads it again; the rest is default."""
