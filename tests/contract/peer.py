@@ -37,13 +37,12 @@ def servers() -> dict[str, Path]:
     found = {}
     for place in places:
         for path in place.glob("esphome_device_builder-*.dist-info"):
-            if match := re.search(r"-([\d.]+)\.dist-info", path.name):
-                found[match[1]] = place
+            found[path.name.partition("-")[2].removesuffix(".dist-info")] = place
     return {version: found[version] for version in sorted(found, key=_parts)}
 
 
 def _parts(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")]
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def free_port() -> int:
