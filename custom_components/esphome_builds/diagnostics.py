@@ -8,7 +8,7 @@ from homeassistant.components.diagnostics import async_redact_data
 from homeassistant.const import CONF_PASSWORD, CONF_USERNAME
 from homeassistant.core import HomeAssistant
 
-from .builds.models import BuilderKind
+from .builds.models import BuilderKind, Job
 from .const import CONF_KIND
 from .coordinator import BuildConfigEntry
 from .local import cache_dir, local_settings
@@ -32,9 +32,20 @@ async def async_get_config_entry_diagnostics(
             for configuration in coordinator.configurations.values()
         ],
         "job_count": Counter(job.status for job in jobs),
-        "jobs": [job.as_dict() for job in jobs[-_JOBS:]],
+        "jobs": [_job(entry, job) for job in jobs[-_JOBS:]],
     }
     return async_redact_data(data, _TO_REDACT)
+
+
+def _job(entry: BuildConfigEntry, job: Job) -> dict[str, Any]:
+    """Return a job, without what may hold a secret.
+
+    Secrets of a server are not known here, so its words are not free of them.
+    """
+    told = job.as_dict()
+    if entry.data[CONF_KIND] == BuilderKind.LOCAL:
+        return told
+    return async_redact_data(told, {"message"})
 
 
 def _settings(hass: HomeAssistant, entry: BuildConfigEntry) -> dict[str, Any]:

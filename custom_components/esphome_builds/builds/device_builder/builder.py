@@ -27,6 +27,7 @@ from ..models import (
 )
 from ..queue import HISTORY, VALIDATE_SLOTS, Lane
 from ..store import Stored, load
+from .checks import Checks
 from .client import Client, Credentials
 from .copies import Copies, diagnosis_of
 from .errors import (
@@ -42,7 +43,6 @@ from .link import Link
 from .output import Tap
 from .sources import Sources
 from .ties import Ties
-from .validation import validate
 from .verdict import (
     CANCELED,
     CUT_OFF,
@@ -154,7 +154,7 @@ class DeviceBuilder(BaseBuilder):
         self._causes: dict[str, Cause] = {}
         self._gauges: dict[str, Gauge] = {}
         self._concluding: dict[str, asyncio.Task[None]] = {}
-        self._validating: dict[str, asyncio.Task[None]] = {}
+        self._checks = Checks(self._logs, self._on_checked)
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
@@ -182,11 +182,9 @@ class DeviceBuilder(BaseBuilder):
     async def stop(self) -> None:
         """End what is only ours as interrupted; what runs on the server goes on."""
         self._accepting = False
-        for job_id in tuple(self._validating):
-            self._causes[job_id] = Cause.HOME_ASSISTANT_STOPPED
+        await self._checks.close()
         tasks = {
             *filter(None, (self._connecting,)),
-            *self._validating.values(),
             *self._concluding.values(),
             *self._tasks,
         }
@@ -499,6 +497,9 @@ class DeviceBuilder(BaseBuilder):
             tie = self._ties.get(job.job_id)
             if tie is not None and tie.chained and tie.server_id is None:
                 self._tie(job.job_id, server.job_id)
+                if job.job_id in self._causes:
+                    # It was to end before the server had told of it.
+                    self._spawn(self._cancel_there(job, server.job_id))
                 return job.job_id
         return None
 
@@ -651,9 +652,11 @@ class DeviceBuilder(BaseBuilder):
             return
         finally:
             self._concluding.pop(job_id, None)
-        self._end_as(
-            job_id, server, verdict(job, server, copy.diagnosis, canceled), copy.log
-        )
+        end = verdict(job, server, copy.diagnosis, canceled)
+        if server.status == "cancelled" and job_id in self._causes:
+            # Whoever asked for that first counts.
+            end = canceled
+        self._end_as(job_id, server, end, copy.log)
 
     def _end_as(
         self, job_id: str, server: ServerJob, end: Verdict, log: JobLog
@@ -664,6 +667,8 @@ class DeviceBuilder(BaseBuilder):
             return
         waiting = self._queue.dependents(job_id)
         later = {it.job_id: self._latest.get(it.job_id) for it in waiting}
+        if end.status is not JobStatus.COMPLETED:
+            self._end_those_with_a_cause(waiting)
         self._finish(
             job_id,
             end,
@@ -673,6 +678,12 @@ class DeviceBuilder(BaseBuilder):
         )
         for upload in waiting:
             self._after_compile(upload, server, later[upload.job_id])
+
+    def _end_those_with_a_cause(self, waiting: Iterable[Job]) -> None:
+        """End what was being canceled, before it would end for its prerequisite."""
+        for upload in waiting:
+            if (cause := self._causes.get(upload.job_id)) is not None:
+                self._finish(upload.job_id, stopped(cause))
 
     def _canceled(self, job_id: str, server: ServerJob) -> Verdict:
         """Return who canceled a job, as far as can be known."""
@@ -755,7 +766,7 @@ class DeviceBuilder(BaseBuilder):
             if self._ties.ours(server.job_id) is None
             and (server.kind, server.configuration) == (job.kind, job.configuration)
             and server.address == job.address
-            and server.source != "remote"
+            and _is_shown(server)
             and (server.active or _created(server) > job.created_at - _SKEW)
         ]
         return max(candidates, key=_created, default=None)
@@ -806,10 +817,10 @@ class DeviceBuilder(BaseBuilder):
             return
         busy = {name for job in self._active_there.values() for name in job.touches}
         for job in self._queue.runnable():
-            if job.job_id in self._ties or job.job_id in self._validating:
+            if job.job_id in self._ties or job.job_id in self._checks:
                 continue
             if job.kind is JobKind.VALIDATE:
-                self._start_validating(job, client)
+                self._start_check(job, client)
             elif job.configuration not in busy:
                 self._start_sending(job)
 
@@ -837,9 +848,10 @@ class DeviceBuilder(BaseBuilder):
         if server is not None and job.job_id not in self._latest:
             # What the stream tells is older than the answer, but in order.
             self._on_job(server)
-        now = self.jobs[job.job_id]
-        if job.job_id in self._causes and not now.status.ended:
-            self._end(now, self._causes[job.job_id])
+        for it in filter(None, (upload, job)):
+            now = self.jobs[it.job_id]
+            if it.job_id in self._causes and not now.status.ended:
+                self._end(now, self._causes[it.job_id])
         self._pump()
         self._publish()
 
@@ -887,9 +899,8 @@ class DeviceBuilder(BaseBuilder):
         """End a job from outside: at once if it waits, else as soon as it can be."""
         if job.status.ended:
             return
-        if (validating := self._validating.get(job.job_id)) is not None:
-            self._causes[job.job_id] = cause
-            validating.cancel()
+        if job.job_id in self._checks:
+            self._checks.cancel(job.job_id, cause)
         elif job.job_id not in self._ties:
             self._finish(job.job_id, stopped(cause))
         else:
@@ -910,63 +921,38 @@ class DeviceBuilder(BaseBuilder):
                 # It was faster, or is not there any more.
                 await self._ask_for(client, job, server_id)
 
-    def _start_validating(self, job: Job, client: Client) -> None:
+    def _start_check(self, job: Job, client: Client) -> None:
         self._sources.note(job, client)
+        job = replace(
+            job,
+            status=JobStatus.RUNNING,
+            started_at=datetime.now(UTC),
+            esphome_version=self._version,
+            phase=Phase.VALIDATING,
+        )
+        self._update(job)
+        self._checks.start(job, client)
+
+    def _on_checked(
+        self, job_id: str, end: Verdict, exit_code: int | None, log: JobLog | None
+    ) -> None:
+        """Give a check its end, or another try: nothing is lost by that."""
+        job = self.jobs[job_id]
+        if end is not CUT_OFF or job.attempt > 1 or not self._accepting:
+            self._finish(job_id, end, exit_code, log)
+            return
         self._update(
             replace(
                 job,
-                status=JobStatus.RUNNING,
-                started_at=datetime.now(UTC),
-                esphome_version=self._version,
-                phase=Phase.VALIDATING,
+                status=JobStatus.QUEUED,
+                started_at=None,
+                phase=None,
+                attempt=2,
+                total_lines=log.total if log else 0,
             )
         )
-        task = asyncio.create_task(self._validate(job.job_id))
-        self._validating[job.job_id] = task
-        task.add_done_callback(lambda task: self._on_validated(job.job_id, task))
-
-    def _on_validated(self, job_id: str, task: asyncio.Task[None]) -> None:
-        """End a check that was canceled before it began."""
-        if self._validating.get(job_id) is task:
-            del self._validating[job_id]
-            cause = self._causes.get(job_id, Cause.CANCELLED_BY_USER)
-            self._finish(job_id, stopped(cause))
-
-    async def _validate(self, job_id: str) -> None:
-        """Check a configuration, which is a job only here."""
-        job = self.jobs[job_id]
-        exit_code = None
-        log = await self._logs.open(job_id, job.total_lines)
-        try:
-            client = self._client
-            if client is None:
-                raise CannotConnectError("There is no connection.")  # noqa: TRY301
-            end, exit_code = await validate(client, job, log)
-        except CommandError as err:
-            end = refused(str(err))
-        except CannotConnectError:
-            end = CUT_OFF
-        except asyncio.CancelledError:
-            end = stopped(self._causes.get(job_id, Cause.CANCELLED_BY_USER))
-        finally:
-            del self._validating[job_id]
-        await log.close()
-        if end is CUT_OFF and job.attempt == 1 and self._accepting:
-            # Nothing is lost when it is done again.
-            self._update(
-                replace(
-                    self.jobs[job_id],
-                    status=JobStatus.QUEUED,
-                    started_at=None,
-                    phase=None,
-                    attempt=2,
-                    total_lines=log.total,
-                )
-            )
-            self._pump()
-            self._publish()
-            return
-        self._finish(job_id, end, exit_code, log)
+        self._pump()
+        self._publish()
 
     # Output.
 

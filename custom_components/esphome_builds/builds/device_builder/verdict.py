@@ -14,10 +14,16 @@ from .wire import ServerJob
 _CHIP: Final = "Chip mismatch"
 _DEFERRED: Final = "update queued"
 _LOST: Final = re.compile(
-    r"remote build: .*(?:server lost|not reachable|dispatch failed|session|timed? ?out)"
+    r"remote build: (?:server lost|receiver not reachable|dispatch failed|"
+    # What a build server says itself stands after a parenthesis.
+    r"peer-link session lost|download_artifacts failed: [^(]*(?:session|send failed))"
+)
+_NOT_BROUGHT: Final = re.compile(
+    r"(?:download_artifacts failed: (?:download_artifacts: )?|materialise [^:]*: )"
 )
 _PREREQUISITE: Final = "prerequisite job"
 _REMOTE: Final = "remote build: "
+_SILENT: Final = "compile failed"
 
 WHEN_BACK: Final = "ESPHome Device Builder installs it when the device is back."
 IN_DOUBT: Final = Verdict(
@@ -27,6 +33,11 @@ IN_DOUBT: Final = Verdict(
         "The connection to ESPHome Device Builder broke before it confirmed this job, "
         "so it may have run; it was not sent again."
     ),
+)
+INTERNAL_ERROR: Final = Verdict(
+    status=JobStatus.FAILED,
+    cause=Cause.UNKNOWN,
+    message="ESPHome Builds had an internal error.",
 )
 UNKNOWN_END: Final = Verdict(
     status=JobStatus.INTERRUPTED,
@@ -119,11 +130,25 @@ def _failed(job: Job, server: ServerJob, diagnosis: Diagnosis) -> Verdict:
     if _CHIP in error:
         found = replace(found, cause=Cause.WRONG_DEVICE, message=sentence(error))
     elif server.exit_code is None and found.cause is Cause.UNKNOWN and error:
-        found = replace(found, message=sentence(error.removeprefix(_REMOTE)))
+        found = replace(found, message=_unexplained(server, error))
     if server.deferred:
         message = sentence(f"{(found.message or '').rstrip('.')}; {WHEN_BACK}")
         return replace(found, cause=Cause.DEVICE_OFFLINE, message=message)
     return found
+
+
+def _unexplained(server: ServerJob, error: str) -> str:
+    """Return the server's words for what the output does not explain."""
+    words = error.removeprefix(_REMOTE)
+    place = f"the build server {server.source_label or 'that it ran on'}"
+    if words == error:
+        return sentence(error)
+    if words == _SILENT:
+        return f"Compiling failed on {place}, and ESPHome did not say why."
+    if (match := _NOT_BROUGHT.match(words)) is not None:
+        reason = words[match.end() :]
+        return sentence(f"What {place} built could not be fetched: {reason}")
+    return sentence(f"{words[:1].upper()}{words[1:]}")
 
 
 def _failed_by_a_word(job: Job, diagnosis: Diagnosis) -> Verdict:
