@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
+import re
 import shutil
 from typing import Final
 
@@ -12,6 +14,8 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 from pytest_socket import enable_socket
 
+from custom_components.esphome_builds.builds.device_builder import link
+from custom_components.esphome_builds.builds.local import watch
 from custom_components.esphome_builds.builds.local.process import TOKEN_VARIABLE
 from custom_components.esphome_builds.const import CONF_KIND, DOMAIN
 from homeassistant.const import CONF_URL
@@ -25,6 +29,7 @@ from .helpers import (
     VERSION,
     Job,
     ProcessesOf,
+    async_act,
     async_until_state,
     local_entry,
     processes_with,
@@ -40,9 +45,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what has a builder over both kinds, unless it says why it cannot."""
     if not {"builder_kind", "entry"} <= set(metafunc.fixturenames):
         return
-    kinds = KINDS
+    kinds: tuple[str, ...] = KINDS
     if mark := metafunc.definition.get_closest_marker("local_only"):
-        if len(mark.args) != 1 or not isinstance(mark.args[0], str) or mark.kwargs:
+        if [*map(type, mark.args)] != [str] or not mark.args[0] or mark.kwargs:
             where = metafunc.definition.nodeid
             raise pytest.UsageError(f"{where}: local_only needs a reason")
         kinds = KINDS[:1]
@@ -97,9 +102,13 @@ async def server(request: pytest.FixtureRequest, builder_kind: str) -> Peer | No
         for job in await watcher.call("firmware/get_jobs"):
             await watcher.collect("firmware/cancel", job_id=job["job_id"])
         await watcher.call("firmware/clear")
-        for file in peer.config_dir.iterdir():
-            if file.is_file() and not file.name.startswith("."):
-                file.unlink()
+        for path in peer.config_dir.iterdir():
+            if path.name.startswith(".") and path.suffix != ".yaml":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         copy_examples(peer.config_dir)
         peer.fake.with_name(f"{peer.fake.name}.calls").unlink(missing_ok=True)
         await watcher.call("devices/list")
@@ -128,6 +137,56 @@ def config_dir(hass_config_dir: str, server: Peer | None) -> Path:
 def esphome(tmp_path: Path, server: Peer | None) -> Path:
     """Return an executable that stands in for ESPHome."""
     return install_fake(tmp_path) if server is None else server.fake
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage:
+    """A way to let a builder do without what it stands on, and to end that.
+
+    The reason is a pattern of what the builder says meanwhile.
+    """
+
+    begin: Callable[[], Awaitable[None]]
+    end: Callable[[], Awaitable[None]]
+    reason: str
+
+
+@pytest.fixture
+async def outage(
+    hass: HomeAssistant,
+    monkeypatch: pytest.MonkeyPatch,
+    esphome: Path,
+    server: Peer | None,
+) -> AsyncGenerator[Outage]:
+    """Return what takes ESPHome away from a local builder, or stops the server."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(link, "FIRST_SECONDS", 0.1)
+    monkeypatch.setattr(link, "LONGEST_SECONDS", 0.3)
+    away = esphome.with_name("away")
+
+    async def _begin() -> None:
+        if server is not None:
+            await hass.async_add_executor_job(server.stop)
+        else:
+            esphome.rename(away)
+            # The end of a job is a reason to look.
+            await async_act(hass, "validate", "kettle.yaml")
+
+    async def _end() -> None:
+        if server is None:
+            away.rename(esphome)
+        elif not server.running:
+            await hass.async_add_executor_job(server.start)
+
+    yield Outage(
+        begin=_begin,
+        end=_end,
+        reason=re.escape(f"There is no ESPHome executable at {esphome}.")
+        if server is None
+        else "ESPHome Device Builder cannot be used: .+",
+    )
+    if server is not None:
+        await _end()
 
 
 @pytest.fixture

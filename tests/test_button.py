@@ -4,10 +4,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from pytest_homeassistant_custom_component.common import MockUser
+from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
 
 from custom_components.esphome_builds.builds.builder import BuilderUnavailableError
-from custom_components.esphome_builds.builds.local.builder import LocalBuilder
 from homeassistant.const import STATE_UNKNOWN
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, Unauthorized
@@ -57,7 +56,9 @@ async def test_it_can_be_pressed_any_time(hass: HomeAssistant) -> None:
     assert shown(hass, CANCEL_ALL).state != STATE_UNKNOWN
 
 
-async def test_it_says_why_it_failed(hass: HomeAssistant, config_dir: Path) -> None:
+async def test_it_says_why_it_failed(
+    hass: HomeAssistant, builder: MockConfigEntry, config_dir: Path
+) -> None:
     """A builder that cannot be reached is an error that has a text."""
     await async_act(
         hass, "validate", write_configuration(config_dir, "porch", "sleep inf")
@@ -65,7 +66,9 @@ async def test_it_says_why_it_failed(hass: HomeAssistant, config_dir: Path) -> N
 
     with (
         patch.object(
-            LocalBuilder, "cancel", side_effect=BuilderUnavailableError("No.")
+            type(builder.runtime_data.builder),
+            "cancel",
+            side_effect=BuilderUnavailableError("No."),
         ),
         pytest.raises(HomeAssistantError, match=r"The builder is not available\. No\."),
     ):

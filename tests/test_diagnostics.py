@@ -16,7 +16,7 @@ from homeassistant.core import Context, HomeAssistant
 from homeassistant.setup import async_setup_component
 
 from .fakes import FAKE_VERSION, write_configuration
-from .helpers import async_act
+from .helpers import VERSION, async_act, async_until_state
 
 REDACTED = "**REDACTED**"
 SECRETS = {"wifi_password": "correct-horse-battery", "api_key": "YXBpIGtleSBhcGkga2V5"}
@@ -40,28 +40,57 @@ async def _async_told(
 async def test_what_is_told(
     hass: HomeAssistant,
     entry: MockConfigEntry,
+    builder_kind: str,
     config_dir: Path,
     hass_client: ClientSessionGenerator,
 ) -> None:
     """Settings, state and jobs are there, so that nobody has to ask for them."""
     hass.config_entries.async_update_entry(entry, options={CONF_COMPILE_LIMIT: 7})
     assert await hass.config_entries.async_setup(entry.entry_id)
+    await async_until_state(hass, VERSION, FAKE_VERSION)
     write_configuration(config_dir, "porch", "exit 1")
     jobs = await async_act(hass, "compile", "kettle.yaml", "porch.yaml", wait=True)
 
     told = await _async_told(hass, hass_client, entry)
 
     assert told["entry"] == {
-        "data": {
-            "kind": "local",
-            "config_dir": str(config_dir),
-            "esphome": entry.data["esphome"],
-        },
+        "data": dict(entry.data),
         "options": {"compile_limit": 7},
     }
     cache = hass.config.cache_path(DOMAIN)
+    assert told["settings"]["cache_dir"] == f"{cache}/{entry.entry_id}"
+    assert told["builder"] == {
+        "entry_id": entry.entry_id,
+        "kind": builder_kind,
+        "title": "esphome",
+        "state": "ready",
+        "esphome_version": FAKE_VERSION,
+        "running": 0,
+        "queued": 0,
+        "message": None,
+    }
+    names = [one["configuration"] for one in told["configurations"]]
+    # A server also lists what others include.
+    assert [name for name in names if name != "common.yaml"] == [
+        *("greenhouse.yaml", "kettle.yaml", "night-light.yaml"),
+        *("porch.yaml", "weather-station.yaml"),
+    ]
+    assert told["job_count"] == {"completed": 1, "failed": 1}
+    assert [job["job_id"] for job in told["jobs"]] == [job["job_id"] for job in jobs]
+
+
+@pytest.mark.local_only("a server has no limits and no tools that we know")
+async def test_the_settings_of_a_local_builder(
+    hass: HomeAssistant, builder: MockConfigEntry, hass_client: ClientSessionGenerator
+) -> None:
+    """What limits its jobs, with what was changed by options."""
+    hass.config_entries.async_update_entry(builder, options={CONF_COMPILE_LIMIT: 7})
+
+    told = await _async_told(hass, hass_client, builder)
+
+    cache = hass.config.cache_path(DOMAIN)
     assert told["settings"] == {
-        "cache_dir": f"{cache}/{entry.entry_id}",
+        "cache_dir": f"{cache}/{builder.entry_id}",
         "tools_dir": f"{cache}/tools",
         "limits": {
             "validate": {"total": 600, "idle": None},
@@ -70,22 +99,6 @@ async def test_what_is_told(
             "clean": {"total": 600, "idle": None},
         },
     }
-    assert told["builder"] == {
-        "entry_id": entry.entry_id,
-        "kind": "local",
-        "title": "esphome",
-        "state": "ready",
-        "esphome_version": FAKE_VERSION,
-        "running": 0,
-        "queued": 0,
-        "message": None,
-    }
-    assert [one["configuration"] for one in told["configurations"]] == [
-        *("greenhouse.yaml", "kettle.yaml", "night-light.yaml"),
-        *("porch.yaml", "weather-station.yaml"),
-    ]
-    assert told["job_count"] == {"completed": 1, "failed": 1}
-    assert [job["job_id"] for job in told["jobs"]] == [job["job_id"] for job in jobs]
 
 
 async def test_the_newest_jobs_are_told(
@@ -109,11 +122,12 @@ async def test_the_newest_jobs_are_told(
     assert told["job_count"] == {"cancelled": 51}
 
 
-async def test_no_secret_is_told(
+async def test_no_secret_is_told(  # noqa: PLR0913, PLR0917
     hass: HomeAssistant,
     builder: MockConfigEntry,
     config_dir: Path,
     hass_admin_user: MockUser,
+    builder_kind: str,
     hass_client: ClientSessionGenerator,
 ) -> None:
     """Neither what a build printed, nor a broken file, nor who asked is told."""
@@ -139,7 +153,8 @@ async def test_no_secret_is_told(
     (broken,) = (
         one for one in told["configurations"] if one["configuration"] == "broken.yaml"
     )
-    assert broken["error"] is not None
+    # A server does not say what is wrong with a file.
+    assert (broken["error"] is None) == (builder_kind == "device_builder")
     text = orjson.dumps(told).decode()
     for hidden in (*SECRETS.values(), hass_admin_user.id, context.id):
         assert hidden not in text

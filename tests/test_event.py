@@ -130,9 +130,10 @@ async def test_an_unload_is_told(
     states: list[State],
 ) -> None:
     """What an unload interrupts is told before the entity is unavailable."""
+    # What else runs on a server goes on there.
     write_configuration(config_dir, "porch", "sleep inf")
-    await async_act(hass, "compile", "porch.yaml")
-    await async_until_state(hass, STATUS, "compiling")
+    await async_act(hass, "validate", "porch.yaml")
+    await async_until_state(hass, STATUS, "validating")
 
     await hass.config_entries.async_unload(builder.entry_id)
 
@@ -142,6 +143,7 @@ async def test_an_unload_is_told(
     assert last.state == STATE_UNAVAILABLE
 
 
+@pytest.mark.local_only("what a server does while it is away is told when it is back")
 async def test_a_builder_that_is_unavailable_still_tells(
     hass: HomeAssistant, esphome: Path, config_dir: Path, states: list[State]
 ) -> None:

@@ -43,6 +43,7 @@ from .helpers import (
     Steps,
     async_act,
     async_until_state,
+    local_entry,
     shown,
 )
 
@@ -120,12 +121,16 @@ async def test_nothing_blocks_the_event_loop(
 ) -> None:
     """Not while a builder is set up, nor builds, nor is reloaded and removed."""
     assert await hass.config_entries.async_setup(entry.entry_id)
+    await async_until_state(hass, VERSION, FAKE_VERSION)
     jobs = await async_act(hass, "install", "kettle.yaml", wait=True)
     assert [job["status"] for job in jobs] == ["completed", "completed"]
     assert await hass.config_entries.async_reload(entry.entry_id)
     assert await hass.config_entries.async_remove(entry.entry_id)
 
 
+@pytest.mark.local_only(
+    "a server tells its version itself, and must be there to take jobs"
+)
 async def test_setup_does_not_wait_for_esphome(
     hass: HomeAssistant, entry: MockConfigEntry, esphome: Path
 ) -> None:
@@ -141,6 +146,7 @@ async def test_setup_does_not_wait_for_esphome(
     assert [job["status"] for job in jobs] == ["queued"]
 
 
+@pytest.mark.local_only("the folder of a server is not looked at from here")
 async def test_a_missing_folder_is_tried_again(
     hass: HomeAssistant,
     entry: MockConfigEntry,
@@ -191,6 +197,7 @@ async def test_unload_leaves_no_listener(
     before = _listeners(hass)
 
     await hass.config_entries.async_setup(builder.entry_id)
+    await async_until_state(hass, VERSION, FAKE_VERSION)
     await async_act(hass, "validate", "kettle.yaml", wait=True)
     await hass.config_entries.async_unload(builder.entry_id)
 
@@ -214,6 +221,7 @@ async def test_each_reload_is_told_alike(
     assert seen == [0, 0, 0, 1] * 3
 
 
+@pytest.mark.local_only("what runs on a server goes on there")
 async def test_unload_interrupts(
     hass: HomeAssistant,
     builder: MockConfigEntry,
@@ -234,6 +242,7 @@ async def test_unload_interrupts(
     assert steps.of(waiting) == ["queued"]
 
 
+@pytest.mark.local_only("what runs on a server is not interrupted by a reload")
 async def test_reload_goes_on(
     hass: HomeAssistant,
     builder: MockConfigEntry,
@@ -256,13 +265,14 @@ async def test_reload_goes_on(
     assert (await steps.until(compiling, "completed"))["attempt"] == 2
 
 
-async def test_removal(
+async def test_removal(  # noqa: PLR0913, PLR0917
     hass: HomeAssistant,
     builder: MockConfigEntry,
     config_dir: Path,
     running: list[Job],
     device_registry: dr.DeviceRegistry,
     processes_of: ProcessesOf,
+    builder_kind: str,
 ) -> None:
     """A removed builder leaves no process, file or device, but the configurations."""
     folder = Path(hass.config.cache_path(DOMAIN)) / builder.entry_id
@@ -270,7 +280,9 @@ async def test_removal(
 
     assert await hass.config_entries.async_remove(builder.entry_id)
 
-    assert processes_of(*running) == set()
+    if builder_kind == "local":
+        # What runs on a server goes on there.
+        assert processes_of(*running) == set()
     assert not folder.exists()
     assert (config_dir / "porch.yaml").exists()
     assert not hass.states.async_entity_ids_count(
@@ -286,6 +298,7 @@ async def test_removal_of_a_builder_that_was_never_loaded(
     assert await hass.config_entries.async_remove(entry.entry_id)
 
 
+@pytest.mark.local_only("what runs on a server goes on there")
 async def test_stop_of_home_assistant(
     hass: HomeAssistant,
     builder: MockConfigEntry,
@@ -311,6 +324,7 @@ async def test_stop_of_home_assistant(
     assert shown(hass, RUNNING).state == "0"
 
 
+@pytest.mark.local_only("a server is not asked for its version by a process")
 async def test_unload_ends_the_question_for_the_version(
     hass: HomeAssistant, entry: MockConfigEntry, esphome: Path, tmp_path: Path
 ) -> None:
@@ -325,6 +339,7 @@ async def test_unload_ends_the_question_for_the_version(
     assert not Path("/proc", pid.read_text().strip()).exists()
 
 
+@pytest.mark.local_only("a server tells its version once for each connection")
 async def test_a_new_esphome_is_noticed(
     hass: HomeAssistant,
     builder: MockConfigEntry,
@@ -351,16 +366,11 @@ async def test_a_new_esphome_is_noticed(
 async def test_two_builders(
     hass: HomeAssistant, builder: MockConfigEntry, esphome: Path, tmp_path: Path
 ) -> None:
-    """Each builder has its own jobs; unloading one leaves the other as it is."""
+    """Each builder has its own jobs; unloading one, a local one, leaves the other."""
     folder = tmp_path / "devices"
     folder.mkdir()
     write_configuration(folder, "porch")
-    other = MockConfigEntry(
-        domain=DOMAIN,
-        title="devices",
-        unique_id=str(folder),
-        data={**builder.data, "config_dir": str(folder)},
-    )
+    other = local_entry("devices", folder, esphome)
     other.add_to_hass(hass)
     assert await hass.config_entries.async_setup(other.entry_id)
     (job,) = await async_act(

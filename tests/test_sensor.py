@@ -4,13 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from pytest_homeassistant_custom_component.common import MockConfigEntry
 
-from custom_components.esphome_builds.builds.local import watch
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import entity_registry as er
 
+from .conftest import Outage
 from .fakes import FAKE_VERSION, write_configuration
 from .helpers import (
     BUILDING,
@@ -159,17 +158,9 @@ async def test_progress_is_no_news(hass: HomeAssistant, config_dir: Path) -> Non
     assert shown(hass, VERSION).last_reported > before
 
 
-async def test_a_builder_comes_and_goes(
-    hass: HomeAssistant,
-    builder: MockConfigEntry,
-    esphome: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_builder_comes_and_goes(hass: HomeAssistant, outage: Outage) -> None:
     """Without its ESPHome a builder is unavailable, which only the status tells."""
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
-    away = esphome.rename(esphome.with_name("away"))
-    # The end of a job is a reason to look.
-    await async_act(hass, "validate", "kettle.yaml")
+    await outage.begin()
 
     await async_until_state(hass, STATUS, STATE_UNAVAILABLE)
     assert "options" in shown(hass, STATUS).attributes
@@ -178,6 +169,6 @@ async def test_a_builder_comes_and_goes(
     for entity_id in (BUILDS, CANCEL_ALL):
         assert shown(hass, entity_id).state != STATE_UNAVAILABLE
 
-    away.rename(esphome)
+    await outage.end()
     await async_until_state(hass, STATUS, "idle")
     assert shown(hass, VERSION).state == FAKE_VERSION

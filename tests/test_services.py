@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+import re
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from homeassistant.helpers import device_registry as dr
 from homeassistant.setup import async_setup_component
 
 from .clients import PATIENCE, eventually
+from .conftest import Outage
 from .fakes import fake_calls, write_configuration
 from .helpers import (
     QUEUED,
@@ -28,6 +30,7 @@ from .helpers import (
     Steps,
     async_act,
     async_until_state,
+    local_entry,
     shown,
 )
 
@@ -44,6 +47,12 @@ def steps(hass: HomeAssistant) -> Steps:
 def porch(config_dir: Path) -> str:
     """Return a configuration whose jobs never end."""
     return write_configuration(config_dir, "porch", "mark started", "sleep inf")
+
+
+@pytest.fixture
+def left(builder_kind: str) -> str:
+    """Return the last that is known here of what ran; on a server it goes on."""
+    return "interrupted" if builder_kind == "local" else "running"
 
 
 def _device(hass: HomeAssistant, name: str, mac: str) -> dr.DeviceEntry:
@@ -85,12 +94,14 @@ async def test_an_action_is_done(
 
 @pytest.mark.usefixtures("builder")
 async def test_an_action_does_not_wait(
-    hass: HomeAssistant, porch: str, steps: Steps
+    hass: HomeAssistant, porch: str, builder_kind: str
 ) -> None:
     """Without `wait` the jobs are returned as they are now."""
     jobs = await async_act(hass, "install", porch)
 
-    assert [job["status"] for job in jobs] == ["running", "queued"]
+    # A server has to be asked first.
+    first = "running" if builder_kind == "local" else "queued"
+    assert [job["status"] for job in jobs] == [first, "queued"]
     assert jobs[1]["depends_on"] == jobs[0]["job_id"]
 
 
@@ -303,14 +314,10 @@ async def test_mistakes_are_explained(
 
 
 async def test_the_builder_can_be_left_out_where_there_is_one(
-    hass: HomeAssistant, builder: MockConfigEntry, tmp_path: Path
+    hass: HomeAssistant, builder: MockConfigEntry, esphome: Path, tmp_path: Path
 ) -> None:
     """With no builder, or more than one, none is guessed."""
-    other = MockConfigEntry(
-        domain=DOMAIN,
-        title="devices",
-        data={**builder.data, "config_dir": str(tmp_path)},
-    )
+    other = local_entry("devices", tmp_path, esphome)
     other.add_to_hass(hass)
     assert await hass.config_entries.async_setup(other.entry_id)
     error = await _async_error(hass, "validate", "kettle.yaml")
@@ -336,20 +343,18 @@ async def test_the_builder_can_be_left_out_where_there_is_one(
     assert error.translation_key == "builder_not_named"
 
 
+@pytest.mark.usefixtures("builder")
 async def test_a_builder_that_is_unavailable_says_why(
-    hass: HomeAssistant, builder: MockConfigEntry, esphome: Path
+    hass: HomeAssistant, outage: Outage
 ) -> None:
     """Where ESPHome is gone nothing can be started, which is not the caller's fault."""
-    esphome.unlink()
-    await async_act(hass, "validate", "kettle.yaml", wait=True)
+    await outage.begin()
     await async_until_state(hass, STATUS, "unavailable")
 
     error = await _async_error(hass, "compile", configuration="kettle.yaml")
 
     assert not isinstance(error, ServiceValidationError)
-    assert str(error) == (
-        f"The builder is not available. There is no ESPHome executable at {esphome}."
-    )
+    assert re.fullmatch(rf"The builder is not available\. {outage.reason}", str(error))
 
 
 @pytest.mark.usefixtures("builder")
@@ -457,7 +462,7 @@ async def test_waiting_ends_with_a_cancel(
 
 
 async def test_waiting_ends_with_an_unload(
-    hass: HomeAssistant, builder: MockConfigEntry, porch: str
+    hass: HomeAssistant, builder: MockConfigEntry, porch: str, left: str
 ) -> None:
     """Who waits learns what was interrupted, and what still waits to be run."""
     waiting = hass.async_create_task(async_act(hass, "install", porch, wait=True))
@@ -465,12 +470,12 @@ async def test_waiting_ends_with_an_unload(
 
     await hass.config_entries.async_unload(builder.entry_id)
 
-    assert [job["status"] for job in await waiting] == ["interrupted", "queued"]
+    assert [job["status"] for job in await waiting] == [left, "queued"]
 
 
 @pytest.mark.usefixtures("builder")
 async def test_waiting_ends_with_home_assistant(
-    hass: HomeAssistant, porch: str
+    hass: HomeAssistant, porch: str, left: str
 ) -> None:
     """Home Assistant's stop does not have to wait for an action."""
     waiting = hass.async_create_task(async_act(hass, "install", porch, wait=True))
@@ -480,7 +485,7 @@ async def test_waiting_ends_with_home_assistant(
 
     async with asyncio.timeout(10):
         jobs = await waiting
-    assert [job["status"] for job in jobs] == ["interrupted", "queued"]
+    assert [job["status"] for job in jobs] == [left, "queued"]
 
 
 async def test_who_stops_waiting_stops_no_job(
@@ -497,7 +502,7 @@ async def test_who_stops_waiting_stops_no_job(
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     assert builder.runtime_data._step_listeners == listeners
-    assert shown(hass, STATUS).state == "compiling"
+    await async_until_state(hass, STATUS, "compiling")
 
     go.touch()
     (job,) = await async_act(hass, "compile", porch, wait=True)
