@@ -47,9 +47,58 @@ from .fake_server import server_job
         ),
         (
             "compile",
-            {"source": "remote", "error": "remote build: bundle is too large"},
+            {
+                "source": "remote",
+                "error": "remote build: download_artifacts failed: "
+                "download_artifacts: no live peer-link session to attic:6055",
+            },
+            Cause.BUILDER_UNAVAILABLE,
+            "The build server that it ran on was lost during the build.",
+        ),
+        (
+            "compile",
+            {
+                "source": "remote",
+                "source_label": "attic",
+                "error": "remote build: download_artifacts failed: "
+                "download_artifacts: receiver rejected (pack_failed): no session",
+            },
             Cause.UNKNOWN,
-            "bundle is too large.",
+            "What the build server attic built could not be fetched: receiver rej",
+        ),
+        (
+            "compile",
+            {
+                "source": "remote",
+                "error": "remote build: materialise IO error: No space left",
+            },
+            Cause.UNKNOWN,
+            "the build server that it ran on built could not be fetched: No space",
+        ),
+        (
+            "compile",
+            {
+                "source": "remote",
+                "source_label": "attic",
+                "error": "remote build: compile failed",
+            },
+            Cause.UNKNOWN,
+            "Compiling failed on the build server attic, and ESPHome did not say why.",
+        ),
+        (
+            "compile",
+            {
+                "source": "remote",
+                "error": "remote build: bundle failed: esphome bundle timed out",
+            },
+            Cause.UNKNOWN,
+            "Bundle failed: esphome bundle timed out.",
+        ),
+        (
+            "compile",
+            {"error": "no compatible build server"},
+            Cause.UNKNOWN,
+            "no compatible build server.",
         ),
         (
             "upload",
