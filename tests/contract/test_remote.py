@@ -37,7 +37,7 @@ pytestmark = pytest.mark.real
 LABEL: Final = "attic"
 LAMP: Final = "night-light.yaml"
 PORT: Final = 16055
-SECONDS: Final = 240
+SECONDS: Final = 150
 
 _C = JobStatus.COMPLETED
 _Q = JobStatus.QUEUED
@@ -122,15 +122,26 @@ async def connected(watcher: Watcher) -> None:
     await until(_connected)
 
 
-@pytest.fixture
-async def tenant(
-    peer: Peer, connect: Connect, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[Tenant]:
-    """Return a builder with patience for a compiler."""
+@pytest.fixture(autouse=True)
+async def patient(watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have patience for a compiler, and begin when the build server is there."""
     monkeypatch.setattr("tests.builds.tenant.PATIENCE", SECONDS)
     await connected(watcher)
+
+
+@pytest.fixture
+async def tenant(peer: Peer, connect: Connect, patient: None) -> AsyncGenerator[Tenant]:
+    """Return a builder that takes jobs."""
     async with connect(peer.url) as tenant:
         yield tenant
+
+
+@pytest.fixture
+async def proxy(peer: Peer) -> AsyncGenerator[Proxy]:
+    """Return what stands between us and the server."""
+    proxy = await Proxy(peer.port).start()
+    yield proxy
+    await proxy.stop()
 
 
 @pytest.fixture
@@ -162,12 +173,16 @@ def states(tenant: Tenant, job: Job) -> list[tuple[JobStatus, str | None, int]]:
 
 
 def processes(name: str) -> list[str]:
-    """Return the processes that compile a configuration."""
+    """Return the processes of the build server that compile a configuration."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             found.append(path.read_text(errors="replace"))
-    return [line for line in found if "compile" in line and name in line]
+    return [
+        line
+        for line in found
+        if "\0compile\0" in line and ".remote_builds" in line and name in line
+    ]
 
 
 async def began(tenant: Tenant, job: Job, times: int = 1) -> None:
@@ -259,29 +274,24 @@ async def test_failure(peer: Peer, tenant: Tenant) -> None:
         assert job.message.startswith(words)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_no_answer(
-    peer: Peer,
-    connect: Connect,
-    watcher: Watcher,
-    impatient: None,
-    tmp_path: Path,
+    peer: Peer, proxy: Proxy, connect: Connect, watcher: Watcher, tmp_path: Path
 ) -> None:
-    """A request whose answer was lost is known again, wherever it runs meanwhile."""
+    """A request whose answer was lost is found where it runs, and not sent again."""
     name = write_configuration(
         peer.config_dir, "unanswered", "print began", f"wait {tmp_path}/go", "exit 1"
     )
-    await connected(watcher)
-    proxy = await Proxy(peer.port).start()
     async with connect(f"http://127.0.0.1:{proxy.port}") as tenant:
         proxy.silent = True
         (job,) = await tenant.submit("compile", name)
         await tenant.until(lambda: bool(processes(name)))
+        assert tenant.job(job).message is None
         proxy.silent = False
         proxy.cut()
         await tenant.until(lambda: tenant.job(job).message == _THERE)
         (tmp_path / "go").touch()
         await tenant.ended(job)
-    await proxy.stop()
     assert len(await watcher.call("firmware/get_jobs", configuration=name)) == 1
 
 
