@@ -17,6 +17,7 @@ from custom_components.esphome_builds.const import DOMAIN
 from homeassistant import block_async_io
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import (
+    CONF_URL,
     EVENT_HOMEASSISTANT_FINAL_WRITE,
     EVENT_HOMEASSISTANT_STOP,
     STATE_UNAVAILABLE,
@@ -109,6 +110,7 @@ async def test_a_builder_is_a_service_with_entities(
     assert device.entry_type is dr.DeviceEntryType.SERVICE
     assert device.name == "ESPHome Builds (esphome)"
     assert device.sw_version == FAKE_VERSION
+    assert device.configuration_url == builder.data.get(CONF_URL)
     entities = er.async_entries_for_device(entity_registry, device.id)
     assert {entity.entity_id for entity in entities} == ENTITIES
     assert all(entity.unique_id.startswith(builder.entry_id) for entity in entities)

@@ -2,6 +2,7 @@
 
 from typing import override
 
+from homeassistant.const import CONF_URL
 from homeassistant.core import callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
@@ -51,6 +52,8 @@ def async_update_device(coordinator: BuildCoordinator) -> None:
 def _device_info(coordinator: BuildCoordinator) -> DeviceInfo:
     builder = coordinator.data.builder
     return DeviceInfo(
+        # A server has a page of its own.
+        configuration_url=coordinator.config_entry.data.get(CONF_URL),
         entry_type=DeviceEntryType.SERVICE,
         identifiers={(DOMAIN, builder.entry_id)},
         manufacturer="ESPHome",

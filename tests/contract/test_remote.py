@@ -145,9 +145,11 @@ async def proxy(peer: Peer) -> AsyncGenerator[Proxy]:
 
 
 @pytest.fixture
-async def mortal(attic: Peer) -> AsyncGenerator[Peer]:
+async def mortal(attic: Peer, tmp_path: Path) -> AsyncGenerator[Peer]:
     """Return the build server, which is there again afterwards."""
     yield attic
+    # Nobody else ends what a killed one has begun.
+    (tmp_path / "go").touch()
     attic.stop(signal.SIGKILL)
     await asyncio.to_thread(attic.start)
 
@@ -358,8 +360,6 @@ async def test_killed_again_and_again(
     await began(tenant, job, 4)
     mortal.stop(signal.SIGKILL)
     (job,) = await tenant.ended(job)
-    # Nobody else ends what the killed ones have begun.
-    (tmp_path / "go").touch()
 
     told = states(tenant, job)
     assert told[:4] == [

@@ -748,6 +748,40 @@ async def test_cannot_start(connect: Connect, tmp_path: Path) -> None:
             pass
 
 
+async def test_request_before_the_first_connection(
+    server: FakeServer, connect: Connect
+) -> None:
+    """It waits until it is known whether the server can be used."""
+    takes(server, "compile")
+    async with connect(ready=False) as tenant:
+        assert tenant.builder.info.state is BuilderState.CONNECTING
+        (job,) = await tenant.submit("compile", NAME)
+        assert job.status is _Q
+    await server.stop()
+    async with connect(ready=False) as tenant:
+        with pytest.raises(BuilderUnavailableError, match="cannot be used"):
+            await tenant.submit("compile", NAME)
+
+
+async def test_stop_before_the_first_connection(
+    server: FakeServer, connect: Connect
+) -> None:
+    """Who waits for it is told."""
+    over = asyncio.Event()
+
+    async def _say_nothing(_: Connection) -> None:
+        await over.wait()
+
+    server.greeting = _say_nothing
+    async with connect(ready=False) as tenant:
+        waiting = asyncio.create_task(tenant.submit("compile", NAME))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    with pytest.raises(BuilderUnavailableError):
+        await asyncio.wait_for(waiting, 5)
+    over.set()
+
+
 async def test_quiet_is_no_step(connect: Connect, server: FakeServer) -> None:
     """History is told as change of no step, so that no automation runs."""
     server.jobs = [ended()]

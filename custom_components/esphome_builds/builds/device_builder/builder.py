@@ -135,6 +135,7 @@ class DeviceBuilder(BaseBuilder):
         )
         self._connecting: asyncio.Task[None] | None = None
         self._client: Client | None = None
+        self._first_try = asyncio.Event()
         self._ready = False
         self._was_ready = False
         self._shut_down = False
@@ -182,6 +183,7 @@ class DeviceBuilder(BaseBuilder):
     async def stop(self) -> None:
         """End what is only ours as interrupted; what runs on the server goes on."""
         self._accepting = False
+        self._first_try.set()
         await self._checks.close()
         tasks = {
             *filter(None, (self._connecting,)),
@@ -268,10 +270,10 @@ class DeviceBuilder(BaseBuilder):
     @override
     async def _check_names(self, names: Collection[str]) -> None:
         """Raise `UnknownConfigurationError` unless the server has all of them."""
+        await self._first_try.wait()
         client = self._client
         if not self._ready or client is None:
-            message = self._info.message or "It is not connected yet."
-            raise BuilderUnavailableError(message)
+            raise BuilderUnavailableError(self._info.message or "It is stopping.")
         if not self._configurations.keys() >= set(names):
             # It may have been written a moment ago.
             try:
@@ -382,6 +384,7 @@ class DeviceBuilder(BaseBuilder):
             self._tap(job_id)
         self._pump()
         self._publish()
+        self._first_try.set()
 
     def _disconnected(self, client: Client) -> None:
         """Do without a connection from now on."""
@@ -409,6 +412,7 @@ class DeviceBuilder(BaseBuilder):
         """Tell that the server cannot be used, and why."""
         self._problem = f"ESPHome Device Builder cannot be used: {error}"
         self._publish()
+        self._first_try.set()
         if isinstance(error, InvalidAuthError) and not self._refused:
             self._refused = True
             if self._on_invalid_auth is not None:
