@@ -826,4 +826,4 @@ async def test_lines_that_never_came(builder: StandIn) -> None:
     await follower.task
 
     assert follower.lines == {0: "a", 1: "b", 5: "c"}
-    assert follower.gaps == [(2, 5)]
+    assert follower.gaps == [(2, 4)]

@@ -23,8 +23,8 @@ from .test_jobs import followed, lines_of
 
 pytestmark = pytest.mark.real
 
-KETTLE: Final = "kettle.yaml"
-PORT: Final = 16054
+HOUSE: Final = "greenhouse.yaml"
+PORT: Final = 16056
 SECONDS: Final = 300
 
 _C = JobStatus.COMPLETED
@@ -54,24 +54,24 @@ async def tenant(
 
 def program(peer: Peer) -> Path:
     """Return what was built."""
-    folder = peer.config_dir / ".esphome" / "build" / "kettle" / ".pioenvs" / "kettle"
-    return folder / "program"
+    build = peer.config_dir / ".esphome" / "build" / "greenhouse"
+    return build / ".pioenvs" / "greenhouse" / "program"
 
 
 async def test_build_and_flash(peer: Peer, tenant: Tenant, watcher: Watcher) -> None:
     """A device is built, flashed over the network, and runs what was built."""
-    check = await tenant.run("validate", KETTLE)
+    check = await tenant.run("validate", HOUSE)
     assert (check.status, check.exit_code) == (_C, 0)
-    assert any("name: kettle" in line for line in await tenant.lines(check))
+    assert any("name: greenhouse" in line for line in await tenant.lines(check))
 
-    (build,) = await tenant.submit("compile", KETTLE)
+    (build,) = await tenant.submit("compile", HOUSE)
     lines = lines_of(await followed(tenant, build))
     build = tenant.job(build)
     assert (build.status, build.message) == (_C, None)
     assert Phase.COMPILING in tenant.phases(build)
     assert build.esphome_version
     # All is what the server's own followers get.
-    (theirs,) = await watcher.call("firmware/get_jobs", configuration=KETTLE)
+    (theirs,) = await watcher.call("firmware/get_jobs", configuration=HOUSE)
     told, _ = await watcher.collect("firmware/follow_job", job_id=theirs["job_id"])
     text = "".join(told).replace("\r\n", "\n").replace("\\033[", "\x1b[")
     expected = [it.rpartition("\r")[2] for it in text.removesuffix("\n").split("\n")]
@@ -80,9 +80,9 @@ async def test_build_and_flash(peer: Peer, tenant: Tenant, watcher: Watcher) -> 
     device = await Device.start(program(peer), PORT)
     try:
         before = await device.ask()
-        file = peer.config_dir / KETTLE
+        file = peer.config_dir / HOUSE
         file.write_text(file.read_text().replace("version: 1.0.0", "version: 1.1.0"))
-        jobs = await tenant.submit("install", KETTLE, address="127.0.0.1")
+        jobs = await tenant.submit("install", HOUSE, address="127.0.0.1")
         build, upload = await tenant.ended(*jobs)
         assert (build.status, upload.status) == (_C, _C), upload.message
         assert upload.kind is JobKind.UPLOAD
@@ -97,9 +97,9 @@ async def test_build_and_flash(peer: Peer, tenant: Tenant, watcher: Watcher) -> 
     finally:
         await device.stop()
 
-    upload = await tenant.run("upload", KETTLE, address="127.0.0.1")
+    upload = await tenant.run("upload", HOUSE, address="127.0.0.1")
     assert (upload.status, upload.cause) == (JobStatus.FAILED, Cause.DEVICE_OFFLINE)
-    clean = await tenant.run("clean", KETTLE)
+    clean = await tenant.run("clean", HOUSE)
     assert clean.status is _C
     assert not program(peer).exists()
 
