@@ -43,7 +43,7 @@ def faked(tmp_path: Path) -> Generator[Server]:
     server.start()
     server.add_builder(install_fake(tmp_path))
     yield server
-    server.kill()
+    server.destroy()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 import json
+import os
 from pathlib import Path
 import shutil
 import signal
@@ -147,6 +148,13 @@ class Server:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+
+    def destroy(self) -> None:
+        """Kill it, and what its builders run after an end that they could not see."""
+        self.kill()
+        for process in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
     def request(self, path: str, data: object = None) -> Any:  # noqa: ANN401 - JSON
         """Get a path, or post data to it, as the administrator."""

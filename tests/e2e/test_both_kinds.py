@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Generator[Server]:
     _copy_examples(server.config_dir)
     server.start()
     yield server
-    server.kill()
+    server.destroy()
 
 
 async def test_side_by_side(server: Server, peer: Peer, connect: Connect) -> None:

@@ -69,6 +69,10 @@ async def told(tenant: Tenant, server: FakeServer, event: str, job: object) -> N
     await client.command("ping")
 
 
+async def _accept(*_: object) -> object:
+    return {}
+
+
 async def _refuse(*_: object) -> object:
     raise CommandRefusedError("not_found", "It is gone.")
 
@@ -433,6 +437,23 @@ class TestRequests:
             await tenant.until(lambda: tenant.job(job).status is _R)
             (second,) = await tenant.submit("compile", NAME)
             assert (second.job_id == job.job_id) is attached
+
+    async def test_ended_by_two(self, server: FakeServer, connect: Connect) -> None:
+        """Whoever wanted the end first is the cause."""
+        takes(server, "compile")
+        server.handlers["firmware/cancel"] = _accept
+        async with connect() as tenant:
+            (job,) = await tenant.submit("compile", NAME)
+            running = server_job("compile-1", status="running")
+            await told(tenant, server, "job_started", running)
+            await tenant.until(lambda: tenant.job(job).status is _R)
+            await tenant.submit("compile", NAME, replace=True)
+            canceling = asyncio.create_task(tenant.builder.cancel(job.job_id))
+            await until(lambda: server.count("firmware/cancel") == 2)
+            end = ended("compile-1", status="cancelled")
+            await told(tenant, server, "job_cancelled", end)
+            job = await canceling
+            assert (job.status, job.cause) == (JobStatus.CANCELLED, Cause.SUPERSEDED)
 
     async def test_text_that_cannot_be_read(
         self, server: FakeServer, connect: Connect

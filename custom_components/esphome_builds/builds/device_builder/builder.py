@@ -908,7 +908,7 @@ class DeviceBuilder(BaseBuilder):
         elif job.job_id not in self._ties:
             self._finish(job.job_id, stopped(cause))
         else:
-            self._causes[job.job_id] = cause
+            self._causes.setdefault(job.job_id, cause)
             server_id = self._ties.server_id(job.job_id)
             if server_id is not None:
                 self._spawn(self._cancel_there(job, server_id))
