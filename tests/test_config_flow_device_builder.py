@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from ipaddress import ip_address
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -177,6 +179,28 @@ async def async_find(hass: HomeAssistant, server: FakeServer) -> Flow:
     return await hass.config_entries.flow.async_init(
         DOMAIN, context={"source": SOURCE_ZEROCONF}, data=found(server)
     )
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_known_to_esphome(
+    hass: HomeAssistant, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """The server that the ESPHome integration knows is filled in.
+
+    That integration needs much that is not installed here, so a module is in its place.
+    """
+    url = "http://esphome.local:6052"
+    dashboard = ModuleType("homeassistant.components.esphome.dashboard")
+    found = SimpleNamespace(url=url) if known else None
+    dashboard.async_get_dashboard = lambda _: found  # type: ignore[attr-defined]
+    for module in (ModuleType("homeassistant.components.esphome"), dashboard):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    hass.config.components.add("esphome")
+
+    form = await async_start(hass)
+
+    suggested = get_schema_suggested_value(form["data_schema"].schema, CONF_URL)
+    assert suggested == (url if known else None)
 
 
 async def test_found(hass: HomeAssistant, server: FakeServer) -> None:

@@ -1,6 +1,7 @@
 """The builder with a fake server: what it makes of what it is told, and of rubbish."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from custom_components.esphome_builds.builds.builder import (
 from custom_components.esphome_builds.builds.device_builder import (
     builder as builder_module,
     client as client_module,
+    copies as copies_module,
     output as output_module,
 )
 from custom_components.esphome_builds.builds.device_builder.ties import Ties
@@ -739,6 +741,111 @@ class TestAccess:
                 lambda: tenant.builder.info.state is BuilderState.UNAVAILABLE
             )
             assert "1.14 or newer" in (tenant.builder.info.message or "")
+
+
+class TestFollowing:
+    """The output of a job that runs, for as long as somebody wants it."""
+
+    @pytest.fixture
+    async def running(
+        self, server: FakeServer, connect: Connect
+    ) -> AsyncGenerator[tuple[Tenant, Job]]:
+        """Return a job that runs on the server."""
+        server.jobs = [server_job("a", status="running")]
+        server.output["a"] = ["first\n", "second\n"]
+        async with connect() as tenant:
+            (job,) = tenant.builder.jobs.values()
+            yield tenant, job
+
+    async def test_stream_that_ends(
+        self, server: FakeServer, running: tuple[Tenant, Job]
+    ) -> None:
+        """What has come is there; the end itself is told by the other stream."""
+        tenant, job = running
+        log = await tenant.builder.open_log(job.job_id)
+        await until(lambda: server.count("firmware/follow_job") == 1)
+        assert log.total == 2
+        assert tenant.job(job).status is _R
+
+    @pytest.mark.parametrize("answer", [None, ended("a")])
+    async def test_job_that_has_ended_there(
+        self, server: FakeServer, running: tuple[Tenant, Job], answer: object
+    ) -> None:
+        """Nothing is followed that has no more to say."""
+
+        async def _get_job(*_: object) -> object:
+            return answer
+
+        server.handlers["firmware/get_job"] = _get_job
+        tenant, job = running
+        log = await tenant.builder.open_log(job.job_id)
+        assert log.total == 0
+        assert server.count("firmware/follow_job") == 0
+
+    async def test_follower_who_leaves(
+        self,
+        server: FakeServer,
+        running: tuple[Tenant, Job],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """When nobody wants it any more, the server is asked to stop."""
+        monkeypatch.setattr(copies_module, "FOLLOWED_SECONDS", 0.2)
+        monkeypatch.setattr(output_module, "IDLE_SECONDS", 0.05)
+
+        async def _say_nothing(*_: object) -> object:
+            return await asyncio.Event().wait()
+
+        server.handlers["firmware/follow_job"] = _say_nothing
+        tenant, job = running
+        await tenant.builder.open_log(job.job_id)
+        await until(lambda: server.count("devices/stop_stream") == 1)
+
+    async def test_refused(
+        self, server: FakeServer, running: tuple[Tenant, Job]
+    ) -> None:
+        """A job whose output the server does not give ends as it did."""
+        server.handlers["firmware/follow_job"] = _refuse
+        tenant, job = running
+        await tenant.builder.open_log(job.job_id)
+        await until(lambda: server.count("firmware/follow_job") == 1)
+        await told(tenant, server, "job_completed", ended("a"))
+        (job,) = await tenant.ended(job)
+        assert (job.status, job.total_lines) == (_C, 2)
+
+    async def test_stop_while_it_is_followed(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """Home Assistant goes, and finds the job and its lines when it is back."""
+        server.jobs = [server_job("a", status="running")]
+        server.output["a"] = ["src/main.cpp:3:5: error: no such thing\n"]
+        async with connect() as tenant:
+            (job,) = tenant.builder.jobs.values()
+            log = await tenant.builder.open_log(job.job_id)
+            await tenant.until(lambda: tenant.job(job).total_lines == 1)
+        assert not log.followed
+        server.output["a"].append("more\n")
+        async with connect() as tenant:
+            await told(tenant, server, "job_failed", ended("a", "failed", exit_code=1))
+            (job,) = await tenant.ended(job)
+            assert (job.status, job.total_lines) == (JobStatus.FAILED, 2)
+            assert job.cause is Cause.COMPILE_ERROR
+            await server.stop()
+            # What is here needs no server.
+            assert (await tenant.builder.open_log(job.job_id)).total == 2
+
+    async def test_late_and_without_a_server(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """The output of a job that nobody followed cannot be got while it is gone."""
+        server.jobs = [ended("a")]
+        server.output["a"] = ["first\n"]
+        async with connect() as tenant:
+            (job,) = tenant.builder.jobs.values()
+            await server.stop()
+            await tenant.until(
+                lambda: tenant.builder.info.state is BuilderState.UNAVAILABLE
+            )
+            assert (await tenant.builder.open_log(job.job_id)).total == 0
 
 
 async def test_restart_with_damaged_ties(

@@ -273,3 +273,93 @@ async def test_end_of_the_server(server: FakeServer, session: ClientSession) -> 
         await client.command("ping")
     assert client.shut_down
     await client.close()
+
+
+async def test_message_too_large_for_the_server_too(
+    server: FakeServer, session: ClientSession
+) -> None:
+    """A server that ends the connection for its size says why."""
+
+    async def _refuse(connection: Connection, *_: object) -> object:
+        await connection.ws.close(code=1009)
+        return None
+
+    server.handlers["ping"] = _refuse
+    client = await connect(server.url, NOBODY, session)
+    with pytest.raises(TooMuchError):
+        await client.command("ping")
+    await client.close()
+
+
+async def test_broken_frame(server: FakeServer, session: ClientSession) -> None:
+    """What is no frame of the protocol ends the connection."""
+
+    async def _break(connection: Connection, *_: object) -> object:
+        transport = connection.ws._req.transport  # type: ignore[union-attr]
+        assert transport is not None
+        transport.write(b"\xff\xff\xff\xff")
+        return await asyncio.Event().wait()
+
+    server.handlers["ping"] = _break
+    client = await connect(server.url, NOBODY, session)
+    with pytest.raises(CannotConnectError, match="broke"):
+        await client.command("ping")
+    await client.close()
+
+
+async def test_fault_of_ours(server: FakeServer, session: ClientSession) -> None:
+    """Whoever takes events and fails ends the connection, and nothing hangs."""
+
+    def _fail(_: str, __: object) -> None:
+        raise LookupError
+
+    client = await connect(server.url, NOBODY, session)
+    async with client.stream("firmware/follow_jobs", _fail) as answer:
+        assert await client.command("ping")
+        await server.connection.tell("job_queued", {})
+        with pytest.raises(ProtocolError, match="LookupError"):
+            await answer
+    await client.close()
+
+
+async def test_send_that_fails(
+    server: FakeServer, session: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that takes nothing more is none, before any reader knows."""
+    client = await connect(server.url, NOBODY, session)
+
+    async def _fail(_: str) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(client._ws, "send_str", _fail)
+    with pytest.raises(CannotConnectError):
+        await client.command("ping")
+    assert client.error is not None
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("hangs", "why"), [(True, "does not answer"), (False, "is no connection")]
+)
+async def test_no_handshake(
+    session: ClientSession, monkeypatch: pytest.MonkeyPatch, hangs: bool, why: str
+) -> None:
+    """What accepts a connection and says nothing is told in words."""
+    monkeypatch.setattr(client_module, "CONNECT_SECONDS", 0.2)
+    over = asyncio.Event()
+
+    async def _accept(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if hangs:
+            await over.wait()
+        writer.close()
+
+    listener = await asyncio.start_server(_accept, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    with pytest.raises(CannotConnectError, match=why):
+        await probe(f"http://127.0.0.1:{port}", None, None, session)
+    over.set()
+    listener.close()
+    await listener.wait_closed()
