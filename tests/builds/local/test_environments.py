@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
+import ctypes
 from dataclasses import dataclass, field
+import errno
 from importlib.metadata import distributions
 import os
 from pathlib import Path
@@ -10,6 +12,7 @@ import secrets
 import shutil
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -439,6 +442,47 @@ async def test_switch_fails(house: House) -> None:
     assert house.state() == (OLDER, None, None)
     await house.environments.discard(run.installation)
     assert house.folders() == {OLDER}
+
+
+@pytest.mark.parametrize("syncs", ["yes", "no", "unknown"])
+async def test_disk_before_marker(
+    house: House, monkeypatch: pytest.MonkeyPatch, syncs: str
+) -> None:
+    """An environment counts when all of it is on the disk, and not otherwise."""
+    events = []
+
+    def _syncfs(descriptor: int) -> int:
+        events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        return -1 if syncs == "no" else 0
+
+    library = (
+        SimpleNamespace() if syncs == "unknown" else SimpleNamespace(syncfs=_syncfs)
+    )
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
+    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EIO)
+    monkeypatch.setattr(os, "sync", lambda: events.append("all"))
+    run = house.plan()
+    folder = run.installation.environment.folder
+    assert await run.run() == COMPLETED
+    monkeypatch.setattr(module, "_replace", lambda *_: events.append("marker"))
+
+    if syncs == "no":
+        with pytest.raises(OSError, match="Input/output"):
+            await house.environments.switch(run.installation)
+        assert events == [str(folder)]
+    else:
+        await house.environments.switch(run.installation)
+        assert events == ["all" if syncs == "unknown" else str(folder), "marker"]
+
+
+async def test_the_folder_was_removed(house: House) -> None:
+    """Who removed everything by hand can install again."""
+    await house.install()
+    shutil.rmtree(house.root)
+
+    assert await house.install() == COMPLETED
+
+    assert house.state() == (NEWER, None, None)
 
 
 @pytest.mark.parametrize(

@@ -169,12 +169,12 @@ def test_a_better_explanation_wins() -> None:
 
 _NEEDED: Final = {
     "ALL_PROXY": "socks5://proxy",
-    "HOME": "/root",
+    "HOME": "/config",
     "HTTPS_PROXY": "http://proxy",
     "HTTP_PROXY": "http://proxy",
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
-    "NETRC": "/root/netrc",
+    "NETRC": "/config/netrc",
     "NO_PROXY": "localhost",
     "PATH": "/usr/bin",
     "SSL_CERT_DIR": "/certs",

@@ -8,6 +8,7 @@ the current one. So a kill at any moment leaves either what was or what shall be
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+import ctypes
 from dataclasses import dataclass
 import os
 from pathlib import Path
@@ -124,13 +125,15 @@ class Environments:
     def plan(
         self, version: str, token: str, environment: Mapping[str, str]
     ) -> Installation:
-        """Return how to install a version; end it with `switch` or `discard`.
+        """Return how to install a version; blocking. End it with `switch` or `discard`.
 
         The commands run in that order, each if the one before it ended with 0. The
-        environment is the one in which ESPHome is tried. Raises `InvalidRequestError`.
+        environment is the one in which ESPHome is tried. Raises `InvalidRequestError`,
+        and `OSError`.
         """
         if _VERSION_ONLY.fullmatch(version) is None:
             raise InvalidRequestError(f"{version!r} is not a version of ESPHome.")
+        self._root.mkdir(parents=True, exist_ok=True)
         folder = self._root / f"{version}-{secrets.token_hex(4)}"
         new = Environment(version=version, folder=folder)
         self._installing.add(new)
@@ -153,7 +156,7 @@ class Environments:
         """
         new = installation.environment
         async with self._lock:
-            await asyncio.to_thread(os.sync)
+            await asyncio.to_thread(_sync, new.folder)
             await self._choose(new)
             before = (self.current, self.previous)
             self.lost = None
@@ -181,7 +184,10 @@ class Environments:
         return previous
 
     async def tidy(self, in_use: Collection[Path] = ()) -> None:
-        """Remove what nobody needs, but no environment whose executable is in use."""
+        """Remove what nobody needs, but no environment whose executable is in use.
+
+        Raises `OSError`.
+        """
         async with self._lock:
             unneeded = await asyncio.to_thread(self._unneeded, in_use)
             await asyncio.to_thread(self._remove, unneeded)
@@ -204,20 +210,16 @@ class Environments:
 
     async def _choose(self, environment: Environment) -> None:
         """Write down that an environment is complete and current from now on."""
-        content = {
-            "abi": ABI,
-            "chosen": self._chosen + 1,
-            "version": environment.version,
-        }
+        self._chosen += 1
+        content = {"abi": ABI, "chosen": self._chosen, "version": environment.version}
         path = environment.folder / MARKER
         await asyncio.to_thread(_replace, path, orjson.dumps(content))
-        self._chosen += 1
 
     def _unneeded(self, in_use: Collection[Path]) -> list[Path]:
         """Return our folders that nobody needs; blocking."""
         environments = (self.current, self.lost, self.previous)
         needed = {environment.folder for environment in environments if environment}
-        for new in self._installing:
+        for new in tuple(self._installing):
             needed |= {new.folder, new.cache}
         needed |= {executable.parent.parent for executable in in_use}
         return [folder for folder in self._folders() if folder not in needed]
@@ -252,6 +254,23 @@ def _tried(folder: Path, data: bytes) -> _Tried | None:
         return None
     environment = Environment(version=version, folder=folder)
     return _Tried(environment=environment, abi=abi, chosen=chosen)
+
+
+def _sync(folder: Path) -> None:
+    """Write the file system of a folder to its disk; blocking. Raises `OSError`.
+
+    Only that one, where it can be: another may be of a server that is not there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None:
+            os.sync()
+        elif syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
 
 
 def _replace(path: Path, data: bytes) -> None:
