@@ -444,7 +444,9 @@ class TestTrash:
 
         assert left == [85, 75, 65, 55, 45, 35, 25, 15, 5, 0]
 
-    async def test_twice_at_once(self, trash: Trash, tmp_path: Path) -> None:
+    async def test_twice_at_once(
+        self, trash: Trash, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Two who empty it do not get into each other's way."""
         for number in range(40):
             fill(tmp_path / "data" / "tree" / f"{number}", 1)
@@ -456,6 +458,7 @@ class TestTrash:
         )
 
         assert list((tmp_path / "data" / ".removed").iterdir()) == []
+        assert caplog.records == []
 
     async def test_cannot_be_removed(
         self, trash: Trash, tmp_path: Path, caplog: pytest.LogCaptureFixture

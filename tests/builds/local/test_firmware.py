@@ -241,9 +241,9 @@ class TestFactoryImage:
 
     def test_leads_elsewhere(self, builds: Builds, tmp_path: Path) -> None:
         """A link out of ESPHome's folder is not followed."""
+        firmware = builds.build(b"one", core_platform="esp32")
         outside = tmp_path / "outside"
         outside.write_bytes(b"secret")
-        firmware = builds.build(b"one", core_platform="esp32")
         firmware.with_name("firmware.factory.bin").symlink_to(outside)
 
         kept = builds.store.keep(builds.job(), builds.data_dir)
@@ -445,7 +445,7 @@ class TestDamage:
             {"job_ids": []},
             {"job_ids": [1]},
             {"files": []},
-            {"files": [{"name": "../../etc/passwd", "size": 3, "sha256": ""}]},
+            {"files": [{"name": "../../outside", "size": 3, "sha256": ""}]},
             {"files": [{"name": "firmware.bin", "size": "many", "sha256": ""}]},
             {"files": [{"name": "firmware.bin", "size": 4, "sha256": ""}]},
             {"files": [{"name": "firmware.uf2", "size": 3, "sha256": ""}]},
@@ -456,6 +456,7 @@ class TestDamage:
     def test_nonsense(self, change: dict[str, object], builds: Builds) -> None:
         """Nor is one believed that says what cannot be."""
         builds.keep(b"one")
+        (builds.folder.parent / "outside").write_bytes(b"two")
         path = builds.folder / job_id(1) / "kept.json"
         path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
 
@@ -590,7 +591,7 @@ for number in range(25):
 """
 
 
-def test_killed(tmp_path: Path) -> None:
+def test_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Killed at any moment, the next run finds whole firmwares and nothing else."""
     command = [sys.executable, "-c", _VICTIMS, str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)
@@ -607,6 +608,8 @@ def test_killed(tmp_path: Path) -> None:
         assert len([*(path / "firmware").glob("*")]) == len(kept)
         found += len(kept)
     assert found > 0
+    # None was found in halves.
+    assert caplog.records == []
 
 
 @pytest.mark.real

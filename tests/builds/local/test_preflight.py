@@ -572,6 +572,17 @@ class TestFolder:
         )
         assert not finding.concerns(JobKind.UPLOAD, "esp32")
 
+    def test_enough(self, tmp_path: Path) -> None:
+        """What is needed is enough."""
+        for free, obstacles in (
+            (DISK_LOW_BYTES, []),
+            (DISK_LOW_BYTES - 1, [Obstacle.DISK_LOW]),
+            (DISK_MINIMUM_BYTES, [Obstacle.DISK_LOW]),
+            (DISK_MINIMUM_BYTES - 1, [Obstacle.DISK_FULL]),
+        ):
+            host = a_host(tmp_path, folder=Folder(path=tmp_path, free=free))
+            assert [finding.obstacle for finding in of_host(host)] == obstacles
+
     def test_full(self, tmp_path: Path) -> None:
         """A folder without any space can be written to when there is some."""
         with mounted(tmp_path / "cache", "size=1m") as folder:
