@@ -318,6 +318,22 @@ async def test_killed_while_removing(house: House) -> None:
     assert not current.folder.exists()
 
 
+async def test_half_removed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be removed to the end is never gone back to."""
+    for version in (OLDEST, OLDER, NEWER):
+        await house.install(version)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        await house.environments.tidy()
+    assert house.folders() == {OLDEST, OLDER, NEWER}
+    assert house.environments.previous is not None
+    house.environments.previous.python.unlink()
+
+    house.environments = house.load()
+
+    assert house.state() == (NEWER, None, None)
+
+
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", '{"abi": 1, "chosen": 1, "version": "2026.10.0"}']
 )
@@ -405,6 +421,29 @@ async def test_failure_changes_nothing(house: House) -> None:
     assert house.state() == (OLDER, None, None)
     current = house.current
     assert await esphome_version(current.executable, {}) == OLDER
+
+
+async def test_withdrawn(house: House) -> None:
+    """What its makers took back is not installed, even by its number."""
+    house.index.add("2026.10.1", attributes='data-yanked="It bricks devices"')
+
+    verdict = await house.install("2026.10.1")
+
+    assert verdict.cause is Cause.ESPHOME_MISSING
+    assert verdict.message == (
+        "ESPHome 2026.10.1 was withdrawn by its makers: It bricks devices."
+    )
+
+
+async def test_several_indexes(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index that is asked first does not hide what only the other one has."""
+    other = Index(tmp_path / "other")
+    other.add(OLDEST)
+    monkeypatch.setenv("UV_EXTRA_INDEX_URL", other.url)
+
+    assert await house.install() == COMPLETED
 
 
 @pytest.mark.parametrize(
@@ -552,12 +591,15 @@ def hostile(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         monkeypatch.setenv(name, value)
     (house.root / "uv").mkdir()
     (house.root / ".config").symlink_to(house.root)
-    options = f'index-url = "{nowhere}"\noffline = true\n'
-    (house.root / "uv.toml").write_text(options)
-    (house.root / "uv" / "uv.toml").write_text(options)
+    options = f'target = "{other / "target"}"\nno-index = true\n'
+    (house.root / "uv.toml").write_text(f"[pip]\n{options}")
+    (house.root / "uv" / "uv.toml").write_text(f"[pip]\n{options}")
+    (house.root / "uv" / "__init__.py").touch()
     (house.root / "uv" / "__main__.py").write_text("raise SystemExit('not uv')\n")
     (house.root / "pip.conf").write_text(f"[global]\nindex-url = {nowhere}\n")
-    (house.root / "pyproject.toml").write_text(f"[tool.uv]\n{options}")
+    (house.root / "pyproject.toml").write_text(
+        f"[project]\nname = 1\n[tool.uv.pip]\n{options}"
+    )
     (house.root / ".python-version").write_text("3.7\n")
     return other
 
@@ -566,10 +608,12 @@ async def test_nothing_leads_uv_astray(house: House, hostile: Path) -> None:
     """No variable, file or module changes what is installed where."""
     before = _packages()
     files = sorted(hostile.rglob("*"))
+    run = house.plan()
 
-    assert await house.install() == COMPLETED
+    assert await run.run() == COMPLETED
 
-    current = house.current
+    assert not [line for line in run.lines if line.startswith("warning")]
+    current = run.installation.environment
     assert not next(iter(current.folder.rglob("esphome/__init__.py"))).is_symlink()
     assert _packages() == before
     assert sorted(hostile.rglob("*")) == files

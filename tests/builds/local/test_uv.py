@@ -263,7 +263,7 @@ async def test_latest(index: Index, betas: bool, version: str) -> None:
 async def test_latest_of_several_indexes(index: Index, tmp_path: Path) -> None:
     """The index that is asked first does not hide what only the other one has."""
     other = Index(tmp_path / "other")
-    other.add("1", name="unrelated")
+    other.add("2026.9.0")
     source = _source(index) | {"UV_EXTRA_INDEX_URL": other.url}
 
     assert await latest_version(PYTHON, source) == "2026.10.0"

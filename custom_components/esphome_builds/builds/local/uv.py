@@ -57,9 +57,10 @@ _ALLOWED: Final = frozenset(
 )
 _CREDENTIAL: Final = re.compile(r"UV_INDEX_\w+_(?:PASSWORD|USERNAME)")
 
-# What Home Assistant's own index lacks, or has in other versions, is taken from the
-# next, as Home Assistant does it.
-_STRATEGY: Final = ("--index-strategy", "unsafe-first-match")
+# What the first index lacks, or has in other versions only, is taken from the next, as
+# Home Assistant does it: in its image the first one is its own.
+_ANY_INDEX: Final = ("--index-strategy", "unsafe-first-match")
+_ALL_INDEXES: Final = ("--index-strategy", "unsafe-best-match")
 
 
 class LatestUnknownError(BuilderUnavailableError):
@@ -91,7 +92,7 @@ def install_arguments(
     """Return what installs ESPHome into the environment whose Python is `target`."""
     return (
         *_uv(python, cache),
-        *("pip", "install", *_STRATEGY, "--python", str(target)),
+        *("pip", "install", *_ANY_INDEX, "--python", str(target)),
         # With "==" one that was withdrawn would be installed all the same.
         f"esphome>={version},<={version}",
     )
@@ -126,7 +127,7 @@ def _uv(python: Path, cache: Path) -> tuple[str, ...]:
     """Return what calls uv so that no file in any folder tells it what to do."""
     return (
         # With -P, what lies in the working folder is no module of Python.
-        *(str(python), "-P", "-m", "uv", "--no-config", "--no-python-downloads"),
+        *(str(python), "-P", "-m", "uv", "--no-config"),
         *("--color", "never", "--cache-dir", str(cache)),
     )
 
@@ -142,7 +143,7 @@ def _latest_arguments(python: Path, folder: Path, *, betas: bool) -> tuple[str, 
     """Return what prints the version that would be installed, and installs nothing."""
     return (
         *_uv(python, folder / "cache"),
-        *("pip", "compile", "--no-annotate", "--no-deps", "--no-header", *_STRATEGY),
+        *("pip", "compile", "--no-annotate", "--no-deps", "--no-header", *_ALL_INDEXES),
         *("--prerelease", "allow" if betas else "disallow"),
         *("--python", str(python), _REQUIREMENTS),
     )
