@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, override
 
@@ -27,6 +26,7 @@ from ..models import (
 )
 from ..queue import HISTORY, VALIDATE_SLOTS, Lane
 from ..store import Stored, load
+from . import mapping
 from .checks import Checks
 from .client import Client, Credentials
 from .copies import Copies, diagnosis_of
@@ -52,16 +52,10 @@ from .verdict import (
     UNKNOWN_END,
     refused,
     verdict,
-    where,
 )
 from .wire import OTA, ServerJob, parse_devices, parse_job
 
-_LOGGER = logging.getLogger(__name__)
-
 CANCEL_SECONDS: Final = 60.0
-FOLLOWED_SECONDS: Final = 10.0
-"""For how long a log that was opened counts as followed before anybody listens."""
-
 LOOK_SECONDS: Final = 30.0
 """Between two looks at the list of devices, and at jobs that were silent as long."""
 
@@ -70,7 +64,6 @@ SEED_SECONDS: Final = 60.0
 _FIRST_LOOK_SECONDS: Final = 5.0
 _MAX_SERVER_JOBS: Final = 5000
 _SETTLE_SECONDS: Final = 1.0
-_SKEW: Final = timedelta(minutes=5)
 _STEPS: Final = frozenset(
     (
         "job_queued",
@@ -317,8 +310,7 @@ class DeviceBuilder(BaseBuilder):
 
     def _let_go(self, job_id: str) -> None:
         """Free what an active job needs, and whoever waits for its end."""
-        if (gauge := self._gauges.pop(job_id, None)) is not None:
-            gauge.close()
+        self._close_gauge(job_id)
         self._copies.drop(job_id)
         self._sources.drop(job_id)
         self._latest.pop(job_id, None)
@@ -373,7 +365,7 @@ class DeviceBuilder(BaseBuilder):
         self._ready, self._problem, self._refused = True, None, False
         self._active_there = {job_id: job for job_id, job in seen.items() if job.active}
         self._resolve_doubts(seen)
-        for job in sorted(seen.values(), key=_created):
+        for job in sorted(seen.values(), key=mapping.created):
             self._on_job(job, quiet=not self._was_ready)
         await self._ask_for_missing(client, seen)
         self._was_ready = True
@@ -481,7 +473,7 @@ class DeviceBuilder(BaseBuilder):
             self._active_there.pop(server.job_id, None)
         job_id = self._ties.ours(server.job_id) or self._match_upload(server)
         if job_id is None:
-            if not _is_shown(server):
+            if not mapping.is_shown(server):
                 return
             if (waiting := self._sending.get(server.configuration)) is not None:
                 # It may be what the server is about to answer.
@@ -535,20 +527,7 @@ class DeviceBuilder(BaseBuilder):
             self._update(job)
             return job.job_id
         end = verdict(job, server, diagnosis_of(job))
-        self._update(
-            replace(
-                job,
-                status=end.status,
-                started_at=server.started_at,
-                finished_at=server.completed_at or job.created_at,
-                phase=None,
-                progress=100 if end.status is JobStatus.COMPLETED else None,
-                exit_code=server.exit_code,
-                cause=end.cause,
-                message=end.message,
-            ),
-            quiet=True,
-        )
+        self._update(mapping.ended(job, server, end), quiet=True)
         return None
 
     def _apply(self, job_id: str, server: ServerJob) -> None:
@@ -579,43 +558,24 @@ class DeviceBuilder(BaseBuilder):
             self._apply_running(job, server)
 
     def _apply_queued(self, job: Job, server: ServerJob) -> None:
-        again = job.status is JobStatus.RUNNING
-        if again and (gauge := self._gauges.pop(job.job_id, None)) is not None:
-            gauge.close()
-        self._update(
-            replace(
-                job,
-                status=JobStatus.QUEUED,
-                started_at=None,
-                progress=None,
-                phase=None if again else job.phase,
-                attempt=2 if again else job.attempt,
-                message=where(server),
-            )
-        )
+        if job.status is JobStatus.RUNNING:
+            self._close_gauge(job.job_id)
+        self._update(mapping.queued(job, server))
 
     def _apply_running(self, job: Job, server: ServerJob) -> None:
-        started_at = server.started_at or job.started_at or datetime.now(UTC)
-        again = job.status is JobStatus.RUNNING and job.started_at != started_at
+        again = mapping.began_again(job, server)
         if self._client is not None and (again or job.status is JobStatus.QUEUED):
             self._sources.note(job, self._client)
-        self._update(
-            replace(
-                job,
-                status=JobStatus.RUNNING,
-                started_at=started_at,
-                attempt=2 if again else job.attempt,
-                esphome_version=server.source_version or self._version,
-                message=where(server),
-                phase=None if job.status is JobStatus.QUEUED or again else job.phase,
-                progress=server.progress,
-            )
-        )
-        if again and (gauge := self._gauges.pop(job.job_id, None)) is not None:
-            gauge.close()
+        self._update(mapping.running(job, server, self._version))
+        if again:
+            self._close_gauge(job.job_id)
         if job.job_id not in self._gauges:
             self._gauges[job.job_id] = Gauge(job.kind, self._reporter(job.job_id))
         self._tap(job.job_id)
+
+    def _close_gauge(self, job_id: str) -> None:
+        if (gauge := self._gauges.pop(job_id, None)) is not None:
+            gauge.close()
 
     def _reporter(self, job_id: str) -> Callable[[Phase | None, int | None], None]:
         """Return what puts the progress that is seen into a job."""
@@ -693,11 +653,12 @@ class DeviceBuilder(BaseBuilder):
         """Return who canceled a job, as far as can be known."""
         if (cause := self._causes.get(job_id)) is not None:
             return stopped(cause)
-        for other in self._active_there.values():
-            if server.configuration in other.touches and _created(other) > _created(
-                server
-            ):
-                return stopped(Cause.SUPERSEDED)
+        begun = mapping.created(server)
+        if any(
+            server.configuration in other.touches and mapping.created(other) > begun
+            for other in self._active_there.values()
+        ):
+            return stopped(Cause.SUPERSEDED)
         return SHUT_DOWN if self._shut_down else CANCELED
 
     def _after_compile(
@@ -748,7 +709,8 @@ class DeviceBuilder(BaseBuilder):
             tie = self._ties.get(job.job_id)
             if tie is None or tie.server_id is not None or tie.chained:
                 continue
-            if (found := self._find(job, seen.values())) is not None:
+            theirs = (it for it in seen.values() if not self._ties.ours(it.job_id))
+            if (found := mapping.newest_like(job, theirs)) is not None:
                 self._tie(job.job_id, found.job_id)
                 continue
             chained = [
@@ -761,19 +723,6 @@ class DeviceBuilder(BaseBuilder):
                 continue
             for lost in (*chained, job):
                 self._finish(lost.job_id, IN_DOUBT)
-
-    def _find(self, job: Job, theirs: Iterable[ServerJob]) -> ServerJob | None:
-        """Return the newest job of the server that can be this one."""
-        candidates = [
-            server
-            for server in theirs
-            if self._ties.ours(server.job_id) is None
-            and (server.kind, server.configuration) == (job.kind, job.configuration)
-            and server.address == job.address
-            and _is_shown(server)
-            and (server.active or _created(server) > job.created_at - _SKEW)
-        ]
-        return max(candidates, key=_created, default=None)
 
     async def _ask_for_missing(
         self, client: Client, seen: Mapping[str, ServerJob]
@@ -918,7 +867,7 @@ class DeviceBuilder(BaseBuilder):
         client = self._client
         if client is None:
             return
-        with suppress(CannotConnectError):
+        with suppress(DeviceBuilderError):
             try:
                 await client.command("firmware/cancel", job_id=server_id)
             except CommandError:
@@ -979,20 +928,3 @@ class DeviceBuilder(BaseBuilder):
 
 class _NotSentError(Exception):
     """There was no connection, so nothing was sent."""
-
-
-def _created(server: ServerJob) -> datetime:
-    return server.created_at or datetime.min.replace(tzinfo=UTC)
-
-
-def _is_shown(server: ServerJob) -> bool:
-    """Return whether a job is one of ours or of somebody else's, and not a helper.
-
-    A clean also cleans each build server; what other servers build here has a path.
-    """
-    return (
-        server.kind is not None
-        and bool(server.configuration)
-        and "/" not in server.configuration
-        and not (server.kind is JobKind.CLEAN and server.source == "remote")
-    )
