@@ -39,7 +39,7 @@ def local_settings(hass: HomeAssistant, entry: ConfigEntry) -> LocalSettings:
         entry_id=entry.entry_id,
         title=entry.title,
         config_dir=Path(entry.data[CONF_CONFIG_DIR]),
-        esphome=entry.data[CONF_ESPHOME],
+        esphome=entry.data[CONF_ESPHOME] or "esphome",
         cache_dir=cache_dir(hass, entry.entry_id),
         tools_dir=_tools_dir(hass),
         compile_slots=entry.options.get(CONF_COMPILE_SLOTS),

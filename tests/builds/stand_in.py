@@ -26,6 +26,7 @@ from custom_components.esphome_builds.builds.models import (
     JobKind,
     JobRemovedEvent,
     JobStatus,
+    Requester,
 )
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -99,6 +100,16 @@ class StandIn:
 
     async def submit(self, request: BuildRequest) -> Submission:
         """Have no place for more jobs."""
+        raise NotImplementedError
+
+    async def install_esphome(
+        self, version: str | None, requested_by: Requester | None = None
+    ) -> Job:
+        """Have no ESPHome of its own."""
+        raise NotImplementedError
+
+    async def go_back(self) -> str:
+        """Have no ESPHome of its own."""
         raise NotImplementedError
 
     async def cancel(self, job_id: str, cause: Cause = Cause.CANCELLED_BY_USER) -> Job:

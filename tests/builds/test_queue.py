@@ -571,7 +571,7 @@ class TestRestart:
     @pytest.mark.parametrize("kind", JobKind)
     def test_stopped_stays_stopped(self, kind: JobKind) -> None:
         """What was stopped in order and cannot be resumed stays as it is told."""
-        attempt = 2 if kind in (JobKind.COMPILE, JobKind.VALIDATE) else 1
+        attempt = 2 if kind in queue_module._RESUMABLE else 1
         job = make_job(
             kind=kind, status=JobStatus.INTERRUPTED, cause=_STOPPED, attempt=attempt
         )

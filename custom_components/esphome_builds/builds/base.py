@@ -41,12 +41,15 @@ from .models import (
     JobEvent,
     JobRemovedEvent,
     JobStatus,
+    Requester,
     RequestKind,
 )
 from .queue import JobQueue, Lane, restored, without_prerequisite
 from .store import JobStore
 
 _LOGGER = logging.getLogger(__name__)
+
+NOT_MANAGED: Final = "This builder does not install ESPHome; that is done where it is."
 
 # A host name, or an address as it is written; it becomes an argument of a command.
 _ADDRESS: Final = re.compile(r"(?!-)[0-9A-Za-z._:%-]{1,253}")
@@ -123,6 +126,8 @@ class BaseBuilder(ABC):
         stale = await self._stale(request.configurations)
         if not self._accepting or self._info.state is BuilderState.UNAVAILABLE:
             raise BuilderUnavailableError(self._info.message or "It is stopping.")
+        if request.firmware_job_id is not None:
+            self._check_firmware(request.firmware_job_id, request.configurations[0])
         accepted = self._queue.submit(request, datetime.now(UTC), stale)
         for job in accepted.jobs:
             if job.job_id not in accepted.attached:
@@ -138,6 +143,18 @@ class BaseBuilder(ABC):
             jobs=tuple(self.jobs.get(job.job_id, job) for job in accepted.jobs),
             attached=tuple(accepted.attached),
         )
+
+    async def install_esphome(
+        self,
+        version: str | None,  # noqa: ARG002 - other kinds of builders use it
+        requested_by: Requester | None = None,  # noqa: ARG002 - same
+    ) -> Job:
+        """Raise `InvalidRequestError`: the ESPHome here is somebody else's."""
+        raise InvalidRequestError(NOT_MANAGED)
+
+    async def go_back(self) -> str:
+        """Raise `InvalidRequestError`: the ESPHome here is somebody else's."""
+        raise InvalidRequestError(NOT_MANAGED)
 
     async def open_log(self, job_id: str) -> JobLog:
         """Return the log of a job; raise `UnknownJobError`."""
@@ -167,6 +184,14 @@ class BaseBuilder(ABC):
     @abstractmethod
     def _look_soon(self) -> None:
         """Look what an ended job has changed."""
+
+    def _check_firmware(
+        self,
+        job_id: str,  # noqa: ARG002 - other kinds of builders use it
+        configuration: str,  # noqa: ARG002 - same
+    ) -> None:
+        """Raise `InvalidRequestError` unless a job's firmware is kept for an upload."""
+        raise InvalidRequestError("This builder keeps no firmware.")
 
     def _extra(self) -> Mapping[str, object]:
         """Return what is stored for jobs beside the jobs."""
@@ -359,9 +384,20 @@ def _check(request: BuildRequest) -> None:
         raise InvalidRequestError(
             f"Between 1 and {MAX_CONFIGURATIONS} configurations are needed."
         )
+    _check_upload(request)
     if request.address is None:
         return
     if request.kind not in _ADDRESSED:
         raise InvalidRequestError("Only an upload or install has an address.")
     if _ADDRESS.fullmatch(request.address) is None:
         raise InvalidRequestError("The address must be a host name or an IP address.")
+
+
+def _check_upload(request: BuildRequest) -> None:
+    """Raise `InvalidRequestError` where a kept firmware is for more than one upload."""
+    if request.firmware_job_id is None:
+        return
+    if request.kind is not RequestKind.UPLOAD:
+        raise InvalidRequestError("Only an upload can send the firmware of a job.")
+    if len(set(request.configurations)) > 1:
+        raise InvalidRequestError("A firmware is of one configuration only.")

@@ -54,13 +54,16 @@ class UnknownJobError(BuildError):
 class BuildRequest:
     """What to do with which configurations.
 
-    `address` sends an upload to a place other than the configuration's own. `replace`
-    cancels active jobs that are the same request instead of attaching to them.
+    `address` sends an upload to a place other than the configuration's own.
+    `firmware_job_id` lets an upload send what that job built, if it is still kept.
+    `replace` cancels active jobs that are the same request instead of attaching to
+    them.
     """
 
     kind: RequestKind
     configurations: tuple[str, ...]
     address: str | None = None
+    firmware_job_id: str | None = None
     replace: bool = False
     requested_by: Requester | None = None
 
@@ -110,6 +113,22 @@ class Builder(Protocol):
 
     async def submit(self, request: BuildRequest) -> Submission:
         """Check all names, then make or find a job for each; raise `BuildError`."""
+        ...
+
+    async def install_esphome(
+        self, version: str | None, requested_by: Requester | None = None
+    ) -> Job:
+        """Install an ESPHome, without a version the latest, and use it from then on.
+
+        Raises `InvalidRequestError` where the builder does not manage its own.
+        """
+        ...
+
+    async def go_back(self) -> str:
+        """Use the ESPHome again that was used before; return its version.
+
+        Raises `InvalidRequestError` where there is none.
+        """
         ...
 
     async def cancel(self, job_id: str, cause: Cause = Cause.CANCELLED_BY_USER) -> Job:

@@ -14,12 +14,13 @@ import orjson
 
 
 class JobKind(StrEnum):
-    """What one run of ESPHome does."""
+    """What one run of ESPHome does, or that one is installed."""
 
     VALIDATE = "validate"
     COMPILE = "compile"
     UPLOAD = "upload"
     CLEAN = "clean"
+    INSTALL_ESPHOME = "install_esphome"
 
 
 class RequestKind(StrEnum):
@@ -127,7 +128,11 @@ class Job(_Serializable):
     """One run of one ESPHome command for one configuration, as it is at one moment.
 
     Times are in UTC, `progress` is in percent. `address` is where an upload goes when
-    the caller named a place, else null.
+    the caller named a place, else null. `firmware_job_id` is the build whose kept
+    firmware an upload sends, null for what was built last.
+
+    An installation of ESPHome belongs to no configuration: its name is empty. Its
+    `esphome_version` is the one to install, null until it is known which is the latest.
     """
 
     job_id: str
@@ -150,6 +155,7 @@ class Job(_Serializable):
     total_lines: int = 0
     elided_lines: int = 0
     address: str | None = None
+    firmware_job_id: str | None = None
 
     @property
     def duration(self) -> float | None:

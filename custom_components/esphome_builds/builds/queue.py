@@ -13,7 +13,15 @@ from types import MappingProxyType
 from typing import Final
 
 from .builder import BuilderUnavailableError, BuildRequest
-from .models import Cause, Job, JobKind, JobStatus, Phase, RequestKind
+from .models import (
+    Cause,
+    Job,
+    JobKind,
+    JobStatus,
+    Phase,
+    Requester,
+    RequestKind,
+)
 
 HISTORY: Final = 500
 HISTORY_OF_CONFIGURATION: Final = 20
@@ -37,6 +45,7 @@ class Lane(StrEnum):
     VALIDATE = "validate"
     COMPILE = "compile"
     UPLOAD = "upload"
+    INSTALL_ESPHOME = "install_esphome"
 
 
 _LANES: Final = {
@@ -44,8 +53,9 @@ _LANES: Final = {
     JobKind.COMPILE: Lane.COMPILE,
     JobKind.CLEAN: Lane.COMPILE,
     JobKind.UPLOAD: Lane.UPLOAD,
+    JobKind.INSTALL_ESPHOME: Lane.INSTALL_ESPHOME,
 }
-_RESUMABLE: Final = (JobKind.VALIDATE, JobKind.COMPILE)
+_RESUMABLE: Final = (JobKind.VALIDATE, JobKind.COMPILE, JobKind.INSTALL_ESPHOME)
 
 
 def local_slots(compile_slots: int) -> dict[Lane, int]:
@@ -54,6 +64,7 @@ def local_slots(compile_slots: int) -> dict[Lane, int]:
         Lane.VALIDATE: VALIDATE_SLOTS,
         Lane.COMPILE: compile_slots,
         Lane.UPLOAD: UPLOAD_SLOTS,
+        Lane.INSTALL_ESPHOME: 1,
     }
 
 
@@ -174,6 +185,13 @@ class JobQueue:
             created_at=created_at,
         )
 
+    def install_esphome(
+        self, version: str | None, now: datetime, requested_by: Requester | None
+    ) -> Job:
+        """Return a new job that installs an ESPHome; `put` makes it known."""
+        job = self.adopt(JobKind.INSTALL_ESPHOME, "", now)
+        return replace(job, esphome_version=version, requested_by=requested_by)
+
     def put(self, job: Job) -> None:
         """Take over a job's new state, or a new job."""
         if job.job_id not in self._jobs:
@@ -246,8 +264,10 @@ class JobQueue:
     ) -> Job:
         """Attach to an active job or make a new one."""
         request = accepted.request
-        address = request.address if kind is JobKind.UPLOAD else None
-        for same in self._same(name, kind, address):
+        address = firmware = None
+        if kind is JobKind.UPLOAD:
+            address, firmware = request.address, request.firmware_job_id
+        for same in self._same(name, kind, address, firmware):
             if request.replace:
                 accepted.superseded.append(same.job_id)
             elif same.job_id not in accepted.stale and depends_on in (
@@ -268,18 +288,22 @@ class JobQueue:
             depends_on=depends_on,
             requested_by=request.requested_by,
             address=address,
+            firmware_job_id=firmware,
         )
         self._add(job)
         accepted.jobs.append(job)
         return job
 
-    def _same(self, name: str, kind: JobKind, address: str | None) -> list[Job]:
+    def _same(
+        self, name: str, kind: JobKind, address: str | None, firmware: str | None
+    ) -> list[Job]:
         """Return the active jobs that do what is asked for."""
         return [
             job
             for job_id in self._of.get(name, ())
             if not (job := self._jobs[job_id]).status.ended
-            and (job.kind, job.address) == (kind, address)
+            and (job.kind, job.address, job.firmware_job_id)
+            == (kind, address, firmware)
         ]
 
 
@@ -294,9 +318,10 @@ def restored(
 
     What runs elsewhere was not touched by the restart.
 
-    What was queued is queued. A compile or validate that was cut off is queued once
-    more as the second attempt; anything else that was cut off is interrupted. An upload
-    is never started again, since it may have reached the device.
+    What was queued is queued. A compile, a validate or an installation of ESPHome that
+    was cut off is queued once more as the second attempt; anything else that was cut
+    off is interrupted. An upload is never started again, since it may have reached the
+    device.
     """
     result: dict[str, Job] = {}
     for stored in jobs:

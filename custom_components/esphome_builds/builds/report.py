@@ -2,23 +2,42 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
-from .models import JobKind, Phase
-from .progress import Progress
+from .models import Phase
 
 REPORT_SECONDS: Final = 0.25
 """Between two reports of the progress of one job."""
+
+
+class Measure(Protocol):
+    """Knows from the output how far a job is."""
+
+    @property
+    def phase(self) -> Phase | None:
+        """Return what is being done."""
+        ...
+
+    @property
+    def percent(self) -> int | None:
+        """Return how much of that is done, if it is known."""
+        ...
+
+    def feed(self, lines: Sequence[str], redraw: str | None = None) -> bool:
+        """Take the next lines; return whether that changes anything."""
+        ...
 
 
 class Reporter:
     """Follows the progress of one job and reports it at most four times a second."""
 
     def __init__(
-        self, kind: JobKind, on_report: Callable[[Phase | None, int | None], None]
+        self,
+        progress: Measure,
+        on_report: Callable[[Phase | None, int | None], None],
     ) -> None:
         """Report what is known before the first line."""
-        self._progress = Progress(kind)
+        self._progress = progress
         self._on_report = on_report
         self._timer: asyncio.TimerHandle | None = None
         self._report()

@@ -12,10 +12,12 @@ from custom_components.esphome_builds.builds.local.run import (
     arguments,
 )
 from custom_components.esphome_builds.builds.local.secrets import Redactor
+from custom_components.esphome_builds.builds.local.uv_failures import InstallDiagnosis
+from custom_components.esphome_builds.builds.local.uv_progress import InstallProgress
 from custom_components.esphome_builds.builds.log import JobLog
 from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import Cause, JobKind, JobStatus
-from custom_components.esphome_builds.builds.report import REPORT_SECONDS
+from custom_components.esphome_builds.builds.report import REPORT_SECONDS, Reporter
 
 from ..stand_in import make_job
 
@@ -65,11 +67,17 @@ async def test_stopped_before_its_process_starts(tmp_path: Path) -> None:
     command = Command(
         argv=("touch", str(started)), cwd=tmp_path, environment={}, token="token"
     )
-    run = JobRun(make_job(), command, Limits())
+    run = JobRun(Limits())
     log = JobLog(LogFiles(tmp_path / "log"))
     run.stop(Cause.SUPERSEDED)
 
-    result = await run.run(log, Redactor(()), lambda *_: None)
+    result = await run.run(
+        [command],
+        InstallDiagnosis(),
+        log,
+        Redactor(()),
+        Reporter(InstallProgress(), lambda *_: None),
+    )
 
     assert result == (stopped(Cause.SUPERSEDED), None)
     assert not started.exists()

@@ -6,6 +6,7 @@ from typing import Final
 
 from ..lines import LineSplitter
 from ..models import JobKind, Phase
+from ..progress import Progress
 from ..report import Reporter
 
 _BATCH_SECONDS: Final = 0.1
@@ -23,7 +24,7 @@ class Gauge:
         self._chunks: list[str] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._reporter = Reporter(kind, on_report)
+        self._reporter = Reporter(Progress(kind), on_report)
         self.nudge = self._reporter.nudge
 
     def feed(self, chunk: str) -> None:

@@ -1,7 +1,7 @@
 """The builder that runs the `esphome` command on this host."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,13 +9,17 @@ import errno
 import logging
 import os
 from pathlib import Path
+import sys
 from typing import Final, override
 
-from ..base import BaseBuilder, Surroundings
+from ..base import NOT_MANAGED, BaseBuilder, Surroundings
 from ..builder import (
     BuilderUnavailableError,
+    BuildRequest,
+    InvalidRequestError,
+    Submission,
 )
-from ..diagnosis import Verdict, stopped
+from ..diagnosis import Diagnosis, Verdict, stopped
 from ..log import JobLog
 from ..models import (
     BuilderKind,
@@ -25,14 +29,22 @@ from ..models import (
     JobKind,
     JobStatus,
     Phase,
+    Requester,
 )
+from ..progress import Progress
 from ..queue import local_slots
+from ..report import Reporter
 from ..store import load_jobs
 from .configurations import InvalidName
 from .environment import build_environment, compile_slots, share_cores
+from .environments import check_version
+from .firmware import FirmwareStore, NoFirmwareError
+from .installer import Installer
 from .process import Command, Limits, end_leftovers
-from .run import JobRun, arguments
+from .run import JobRun, StoppedError, arguments
 from .secrets import Redactor
+from .uv import INSTALL_LIMITS, LatestUnknownError
+from .uv_progress import InstallProgress
 from .watch import Watch
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,16 +54,20 @@ DEFAULT_LIMITS: Final[Mapping[JobKind, Limits]] = {
     JobKind.COMPILE: Limits(total=3 * 60 * 60, idle=45 * 60),
     JobKind.UPLOAD: Limits(total=30 * 60, idle=10 * 60),
     JobKind.CLEAN: Limits(total=10 * 60),
+    JobKind.INSTALL_ESPHOME: INSTALL_LIMITS,
 }
+
+type _End = tuple[Verdict, int | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalSettings:
     """Where a builder finds things and what it may use.
 
-    `esphome` is the executable's path, or empty for the one on PATH. `cache_dir` is the
-    builder's own; `tools_dir` holds tool chains that several builders may share.
-    `compile_slots` is None for as many as suit the host.
+    `esphome` is the executable's path, or empty for one that the builder installs by
+    and for `python`. `cache_dir` is the builder's own; `tools_dir` holds tool chains
+    that several builders may share. `compile_slots` is None for as many as suit the
+    host.
     """
 
     entry_id: str
@@ -62,11 +78,22 @@ class LocalSettings:
     tools_dir: Path
     compile_slots: int | None = None
     limits: Mapping[JobKind, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    python: Path = field(default_factory=lambda: Path(sys.executable))
 
     @property
     def data_dir(self) -> Path:
         """Return where ESPHome keeps its build trees and metadata."""
         return self.cache_dir / "data"
+
+    @property
+    def environments_dir(self) -> Path:
+        """Return where the builder installs ESPHome."""
+        return self.cache_dir / "esphome"
+
+    @property
+    def firmware_dir(self) -> Path:
+        """Return where the firmwares of earlier builds are kept."""
+        return self.cache_dir / "firmware"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,7 +113,15 @@ class LocalBuilder(BaseBuilder):
         super().__init__(settings.entry_id, settings.title, settings.cache_dir)
         self._settings = settings
         self._environment = settings.environment
-        self._watch = Watch(settings, self._environment, self._on_look)
+        self._firmware = FirmwareStore(settings.firmware_dir)
+        self._keeping = asyncio.Lock()
+        self._installer: Installer | None = None
+        if not settings.esphome:
+            self._installer = Installer(
+                settings.environments_dir, settings.python, self._environment
+            )
+        self._watch = Watch(settings, self._environment, self._esphome, self._on_look)
+        self._executables: dict[str, Path] = {}
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._started_from: dict[str, os.stat_result] = {}
@@ -126,13 +161,77 @@ class LocalBuilder(BaseBuilder):
         return self.jobs.get(job_id, job)
 
     @property
+    def firmware(self) -> FirmwareStore:
+        """Return the firmwares of earlier builds."""
+        return self._firmware
+
+    @override
+    async def submit(self, request: BuildRequest) -> Submission:
+        """Check all names, then make or find a job for each; raise `BuildError`."""
+        if request.firmware_job_id is None:
+            return await super().submit(request)
+        async with self._keeping:
+            # What is kept now is still kept when the job is there, and from then on.
+            return await super().submit(request)
+
+    @override
+    async def install_esphome(
+        self, version: str | None, requested_by: Requester | None = None
+    ) -> Job:
+        """Install an ESPHome, without a version the latest, and use it from then on.
+
+        Attaches to an installation of the same. Raises `InvalidRequestError`, or
+        `BuilderUnavailableError` when the builder is stopping.
+        """
+        installer = self._managed()
+        if version is not None:
+            check_version(version)
+        if not self._accepting:
+            raise BuilderUnavailableError("It is stopping.")
+        job = installer.find(self._queue.active, version)
+        if job is None:
+            job = self._queue.install_esphome(version, datetime.now(UTC), requested_by)
+            self._update(job)
+            self._pump()
+            self._publish()
+        with suppress(OSError):
+            await self._store.flush()
+        return self.jobs.get(job.job_id, job)
+
+    @override
+    async def go_back(self) -> str:
+        """Use the ESPHome again that was used before; return its version.
+
+        Raises `InvalidRequestError` where there is none, and `BuilderUnavailableError`.
+        """
+        try:
+            environment = await self._managed().environments.go_back()
+        except OSError as err:
+            message = f"It cannot be written down: {err.strerror}."
+            raise BuilderUnavailableError(message) from err
+        self._watch.look_soon()
+        return environment.version
+
+    def _managed(self) -> Installer:
+        """Return what installs ESPHome; raise `InvalidRequestError` if nothing does."""
+        if self._installer is None:
+            raise InvalidRequestError(NOT_MANAGED)
+        return self._installer
+
+    def _esphome(self) -> str:
+        """Return which ESPHome to use; raise `EsphomeAwaitedError`."""
+        if self._installer is None:
+            return self._settings.esphome
+        return self._installer.executable(self.jobs.values())
+
+    @property
     @override
     def _surroundings(self) -> Surroundings:
         """Return what the last look found."""
         return Surroundings(
             state=self._watch.state,
             version=self._watch.version,
-            problem=self._watch.problem,
+            problem=self._watch.message,
             configurations=self._watch.configurations,
         )
 
@@ -144,6 +243,9 @@ class LocalBuilder(BaseBuilder):
         jobs = load_jobs(settings.cache_dir / "jobs.json")
         cut_off = {job.job_id for job in jobs if job.status is JobStatus.RUNNING}
         end_leftovers(cut_off)
+        if self._installer is not None:
+            self._installer.environments.load()
+        self._firmware.load()
         jobs = [self._counted(job) if job.job_id in cut_off else job for job in jobs]
         return jobs, settings.compile_slots or compile_slots()
 
@@ -187,59 +289,60 @@ class LocalBuilder(BaseBuilder):
         return stale
 
     @override
+    def _check_firmware(self, job_id: str, configuration: str) -> None:
+        """Raise `InvalidRequestError` unless a job's firmware is kept for an upload."""
+        kept = self._firmware.find(job_id)
+        if kept is None or kept.configuration != configuration:
+            raise InvalidRequestError(
+                f"No firmware of {configuration} by job {job_id} is kept."
+            )
+
+    @override
     def _pump(self) -> None:
         """Start what can start."""
+        if not self._accepting:
+            return
         executable, version = self._watch.executable, self._watch.version
         ready = self._watch.state is BuilderState.READY
-        if not self._accepting or not ready or executable is None or version is None:
-            return
         for job in self._queue.runnable():
-            running = replace(
-                job,
-                status=JobStatus.RUNNING,
-                started_at=datetime.now(UTC),
-                phase=None,
-                esphome_version=version,
-            )
-            self._runs[job.job_id] = run = JobRun(
-                running,
-                Command(
-                    argv=(str(executable), *arguments(job)),
-                    cwd=self._settings.config_dir,
-                    environment=self._environment_of(job),
-                    token=job.job_id,
-                ),
-                self._settings.limits[job.kind],
-            )
-            self._update(running)
-            self._tasks[job.job_id] = asyncio.create_task(
-                self._run(job.job_id, run, executable), name=f"{job.kind} {job.job_id}"
-            )
+            if job.kind is JobKind.INSTALL_ESPHOME:
+                self._launch(job, self._install)
+            elif ready and executable is not None:
+                self._executables[job.job_id] = executable
+                self._launch(replace(job, esphome_version=version), self._build)
 
-    def _environment_of(self, job: Job) -> dict[str, str]:
-        """Return the environment of a job's process."""
-        if job.kind is not JobKind.COMPILE:
-            return self._environment
-        return share_cores(self._environment, self._queue.compiles)
+    def _launch(
+        self, job: Job, work: Callable[[Job, JobRun, JobLog], Awaitable[_End]]
+    ) -> None:
+        """Start a job."""
+        job = replace(
+            job, status=JobStatus.RUNNING, started_at=datetime.now(UTC), phase=None
+        )
+        self._runs[job.job_id] = run = JobRun(self._settings.limits[job.kind])
+        self._update(job)
+        self._tasks[job.job_id] = asyncio.create_task(
+            self._run(job, run, work), name=f"{job.kind} {job.job_id}"
+        )
 
-    async def _run(self, job_id: str, run: JobRun, executable: Path) -> None:
+    async def _run(
+        self,
+        job: Job,
+        run: JobRun,
+        work: Callable[[Job, JobRun, JobLog], Awaitable[_End]],
+    ) -> None:
         """Take one job from start to end, whatever happens."""
+        job_id = job.job_id
         log: JobLog | None = None
         exit_code: int | None = None
         try:
-            version = await self._watch.confirm(executable)
-            self._update(replace(self.jobs[job_id], esphome_version=version))
-            redactor = await asyncio.to_thread(self._prepare, job_id)
-            log = await self._logs.open(job_id, self.jobs[job_id].total_lines)
-            if self.jobs[job_id].attempt > 1:
+            log = await self._logs.open(job_id, job.total_lines)
+            if job.attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
-            # From here on a restart knows of this attempt.
-            await self._store.flush()
-            verdict, exit_code = await run.run(
-                log, redactor, self._reporter(job_id, log)
-            )
-        except _CannotStartError as err:
+            verdict, exit_code = await work(job, run, log)
+        except (_CannotStartError, StoppedError) as err:
             verdict = err.verdict
+        except LatestUnknownError as err:
+            verdict = _failed(err.cause, str(err))
         except BuilderUnavailableError as err:
             verdict = run.stopped or _failed(Cause.ESPHOME_MISSING, str(err))
         except OSError as err:
@@ -249,21 +352,96 @@ class LocalBuilder(BaseBuilder):
             verdict = _failed(Cause.UNKNOWN, "ESPHome Builds had an internal error.")
         if log is not None:
             await log.close()
+        await self._tidy(job_id)
         del self._runs[job_id], self._tasks[job_id]
         self._started_from.pop(job_id, None)
         self._finish(job_id, verdict, exit_code, log)
 
-    def _prepare(self, job_id: str) -> Redactor:
-        """Check that the job can still run; blocking. Raises `_CannotStartError`."""
-        name = self.jobs[job_id].configuration
+    async def _build(self, job: Job, run: JobRun, log: JobLog) -> _End:
+        """Let ESPHome do a job."""
+        executable = self._executables[job.job_id]
+        version = await self._watch.confirm(executable)
+        self._update(replace(self.jobs[job.job_id], esphome_version=version))
+        redactor, firmware = await asyncio.to_thread(self._prepare, job)
+        # From here on a restart knows of this attempt.
+        await self._store.flush()
+        command = Command(
+            argv=(str(executable), *arguments(job, firmware)),
+            cwd=self._settings.config_dir,
+            environment=self._environment_of(job),
+            token=job.job_id,
+        )
+        diagnosis = Diagnosis(
+            kind=job.kind, configuration=job.configuration, address=job.address
+        )
+        reporter = Reporter(Progress(job.kind), self._reported(job.job_id, log))
+        end = await run.run([command], diagnosis, log, redactor, reporter)
+        if job.kind is JobKind.COMPILE and end[0].status is JobStatus.COMPLETED:
+            await self._keep(self.jobs[job.job_id])
+        return end
+
+    def _environment_of(self, job: Job) -> dict[str, str]:
+        """Return the environment of a job's process."""
+        if job.kind is not JobKind.COMPILE:
+            return self._environment
+        return share_cores(self._environment, self._queue.compiles)
+
+    def _prepare(self, job: Job) -> tuple[Redactor, Path | None]:
+        """Check that the job can still run; return what to conceal, and what to send.
+
+        Blocking. Raises `_CannotStartError`.
+        """
+        name, firmware = job.configuration, None
         try:
-            self._started_from[job_id] = self._watch.folder.resolve(name).stat()
+            self._started_from[job.job_id] = self._watch.folder.resolve(name).stat()
         except (InvalidName, OSError) as err:
             message = f"The configuration {name} is no longer there."
             raise _CannotStartError(Cause.INVALID_CONFIG, message) from err
-        return Redactor.load(self._settings.config_dir)
+        if job.firmware_job_id is not None:
+            try:
+                firmware = self._firmware.path(job.firmware_job_id)
+            except NoFirmwareError as err:
+                raise _CannotStartError(Cause.PREREQUISITE_FAILED, str(err)) from err
+        return Redactor.load(self._settings.config_dir), firmware
 
-    def _reporter(
+    async def _keep(self, job: Job) -> None:
+        """Keep what a job has built, to go back to; no reason for it to fail."""
+        async with self._keeping:
+            in_use = {
+                other.firmware_job_id
+                for other in self._queue.active
+                if other.firmware_job_id is not None
+            }
+            try:
+                await asyncio.to_thread(
+                    self._firmware.keep, job, self._settings.data_dir, in_use=in_use
+                )
+            except NoFirmwareError as err:
+                _LOGGER.info("No firmware of %s is kept: %s", job.configuration, err)
+            except OSError as err:
+                name = job.configuration
+                _LOGGER.warning("The firmware of %s cannot be kept: %s", name, err)
+
+    async def _install(self, job: Job, run: JobRun, log: JobLog) -> _End:
+        """Install an ESPHome."""
+
+        def _on_version(version: str) -> None:
+            self._update(replace(self.jobs[job.job_id], esphome_version=version))
+
+        # From here on a restart knows of this attempt.
+        await self._store.flush()
+        reporter = Reporter(InstallProgress(), self._reported(job.job_id, log))
+        return await self._managed().run(job, run, log, reporter, _on_version)
+
+    async def _tidy(self, job_id: str) -> None:
+        """Remove an ESPHome that nobody needs when this job has ended."""
+        used = self._executables.pop(job_id, None)
+        if self._installer is not None and used != self._watch.executable:
+            next_one = self._watch.executable
+            in_use = {*self._executables.values(), *filter(None, (next_one,))}
+            await self._installer.tidy(in_use)
+
+    def _reported(
         self, job_id: str, log: JobLog
     ) -> Callable[[Phase | None, int | None], None]:
         """Return what puts a run's progress into its job."""
@@ -297,10 +475,19 @@ class LocalBuilder(BaseBuilder):
     def _on_look(self) -> None:
         """Take over what was found in the folder, and go on if that is possible now."""
         self._store.retry()
+        self._install_if_due()
         found = self._watch.configurations
         self._touched.update(found, self._configurations)
         self._pump()
         self._publish()
+
+    def _install_if_due(self) -> None:
+        """Ask for an ESPHome of our own if there is none."""
+        installer, now = self._installer, datetime.now(UTC)
+        jobs = self.jobs.values()
+        if self._accepting and installer is not None and installer.due(jobs, now):
+            version = installer.wanted(jobs)
+            self._update(self._queue.install_esphome(version, now, None))
 
 
 class _CannotStartError(Exception):
@@ -312,7 +499,7 @@ class _CannotStartError(Exception):
         self.verdict = _failed(cause, message)
 
 
-def _failed(cause: Cause, message: str) -> Verdict:
+def _failed(cause: Cause | None, message: str) -> Verdict:
     return Verdict(status=JobStatus.FAILED, cause=cause, message=message)
 
 

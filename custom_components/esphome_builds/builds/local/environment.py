@@ -53,6 +53,10 @@ class EsphomeMissingError(BuilderUnavailableError):
     """There is no executable where ESPHome should be."""
 
 
+class EsphomeAwaitedError(EsphomeMissingError):
+    """ESPHome is still to be installed; the message says how that stands."""
+
+
 class EsphomeFailedError(BuilderUnavailableError):
     """The executable does not answer as ESPHome does."""
 

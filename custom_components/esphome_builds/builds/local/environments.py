@@ -20,7 +20,7 @@ from typing import Final
 
 import orjson
 
-from ..builder import BuildError, InvalidRequestError
+from ..builder import InvalidRequestError
 from .files import read
 from .process import Command
 from .uv import install_arguments, uv_environment, venv_arguments
@@ -37,7 +37,7 @@ _CACHE: Final = ".cache"
 _OURS: Final = re.compile(rf"{_VERSION}-[0-9a-f]{{8}}(?:{re.escape(_CACHE)})?")
 
 
-class NothingToGoBackToError(BuildError):
+class NothingToGoBackToError(InvalidRequestError):
     """No other version is kept."""
 
 
@@ -131,8 +131,7 @@ class Environments:
         environment is the one in which ESPHome is tried. Raises `InvalidRequestError`,
         and `OSError`.
         """
-        if _VERSION_ONLY.fullmatch(version) is None:
-            raise InvalidRequestError(f"{version!r} is not a version of ESPHome.")
+        check_version(version)
         self._root.mkdir(parents=True, exist_ok=True)
         folder = self._root / f"{version}-{secrets.token_hex(4)}"
         new = Environment(version=version, folder=folder)
@@ -232,6 +231,12 @@ class Environments:
             with suppress(OSError):
                 (folder / MARKER).unlink()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_version(version: str) -> None:
+    """Raise `InvalidRequestError` unless it is one as ESPHome names its releases."""
+    if _VERSION_ONLY.fullmatch(version) is None:
+        raise InvalidRequestError(f"{version!r} is not a version of ESPHome.")
 
 
 def _other_than(

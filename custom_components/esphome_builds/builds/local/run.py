@@ -1,13 +1,15 @@
-"""One run of one job: from the command to the verdict."""
+"""One run of one job: from its commands to the verdict."""
 
-from collections.abc import Callable
-from typing import Final
+import asyncio
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Final, Protocol
 
 from ..conceal import Concealment
-from ..diagnosis import Diagnosis, Verdict, stopped
+from ..diagnosis import Verdict, stopped
 from ..lines import LineSplitter
 from ..log import JobLog
-from ..models import Cause, Job, JobKind, JobStatus, Phase
+from ..models import Cause, Job, JobKind, JobStatus
 from ..report import Reporter
 from .process import Command, Ending, Limits, Process
 from .secrets import Redactor
@@ -20,32 +22,50 @@ _COMMANDS: Final = {
 }
 
 
-def arguments(job: Job) -> list[str]:
-    """Return what ESPHome is called with for a job, in the configurations' folder."""
+def arguments(job: Job, firmware: Path | None = None) -> list[str]:
+    """Return what ESPHome is called with for a job, in the configurations' folder.
+
+    An upload sends the given firmware, without one what was built last.
+    """
     # As a dashboard, ESPHome prints the progress of an upload, and colors, into a pipe.
     result = ["--dashboard", _COMMANDS[job.kind], job.configuration]
     if job.kind is JobKind.UPLOAD:
         result += ["--device", job.address or "OTA"]
+    if firmware is not None:
+        result += ["--file", str(firmware)]
     return result
 
 
-class JobRun:
-    """Runs one job and tells how it goes, at most four times a second."""
+class Listener(Protocol):
+    """Listens to the output of all commands, and says how it ended."""
 
-    def __init__(
-        self,
-        job: Job,
-        command: Command,
-        limits: Limits,
-    ) -> None:
-        """Prepare; nothing runs yet."""
-        self._limits = limits
-        self._process = Process(command, limits)
-        self._kind = job.kind
-        self._diagnosis = Diagnosis(
-            kind=job.kind, configuration=job.configuration, address=job.address
-        )
+    def feed(self, lines: Sequence[str]) -> None:
+        """Take the next lines of the output."""
+        ...
+
+    def verdict(self, exit_code: int) -> Verdict:
+        """Say how it ended, by the exit status of the last command that was run."""
+        ...
+
+
+class StoppedError(Exception):
+    """A run was ended from outside before it had anything to run."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        """Note the verdict."""
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
+class JobRun:
+    """Runs the commands of one job, each if the one before it ended with 0."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Prepare; nothing runs yet. The limits are for all commands together."""
         self._cause: Cause | None = None
+        self._limits = limits
+        self._process: Process | None = None
+        self._question: asyncio.Task[str] | None = None
 
     @property
     def stopped(self) -> Verdict | None:
@@ -54,47 +74,64 @@ class JobRun:
 
     def stop(self, cause: Cause) -> None:
         """End the run; the first cause given is the one that counts."""
-        if self._cause is None:
-            self._cause = cause
+        if self._cause is not None:
+            return
+        self._cause = cause
+        if self._process is not None:
             self._process.stop()
+        if self._question is not None:
+            self._question.cancel()
+
+    async def ask(self, question: Coroutine[None, None, str]) -> str:
+        """Return the answer to what must be known first; raise `StoppedError`."""
+        self._question = asyncio.create_task(question)
+        if self.stopped is not None:
+            self._question.cancel()
+        await asyncio.wait([self._question])
+        if self.stopped is not None:
+            raise StoppedError(self.stopped)
+        return self._question.result()
 
     async def run(
         self,
+        commands: Sequence[Command],
+        listener: Listener,
         log: JobLog,
         redactor: Redactor,
-        on_report: Callable[[Phase | None, int | None], None],
+        reporter: Reporter,
     ) -> tuple[Verdict, int | None]:
-        """Run to the end; return the verdict and the exit status, if it ran at all.
+        """Run to the end; return the verdict and the last exit status, if any ran.
 
-        Raises `OSError` where the process cannot be started.
+        Raises `OSError` where a process cannot be started.
         """
-        if self.stopped is not None:
-            return self.stopped, None
-        splitter = LineSplitter(Concealment().remove, redactor.clean)
-        reporter = Reporter(self._kind, on_report)
-
-        def _take(lines: list[str], redraw: str | None) -> None:
-            if lines:
-                log.append(lines)
-                self._diagnosis.feed(lines)
-            reporter.feed(lines, redraw)
-
-        async def _on_output(data: bytes) -> None:
-            _take(splitter.feed(data), splitter.redraw)
-            await log.throttle()
-
+        output = _Output(listener, log, redactor, reporter)
+        ending, exit_code = Ending.EXITED, None
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         try:
-            ending, exit_code = await self._process.run(_on_output)
+            for command in commands:
+                if self.stopped is not None:
+                    return self.stopped, exit_code
+                limits = self._left(loop.time() - started)
+                self._process = Process(command, limits)
+                ending, exit_code = await output.take_from(self._process)
+                if ending is not Ending.EXITED or exit_code:
+                    break
         finally:
-            _take(splitter.close(), None)
             reporter.close()
-        return self._verdict(ending, exit_code), exit_code
-
-    def _verdict(self, ending: Ending, exit_code: int) -> Verdict:
-        """Return what the run came to."""
-        if ending is Ending.EXITED:
+        if ending is Ending.EXITED and exit_code is not None:
             # It was faster than whoever wanted to stop it.
-            return self._diagnosis.verdict(exit_code)
+            return listener.verdict(exit_code), exit_code
+        return self._ended(ending), exit_code
+
+    def _left(self, elapsed: float) -> Limits:
+        """Return the limits of a command that begins so late."""
+        if (total := self._limits.total) is not None:
+            total = max(0.0, total - elapsed)
+        return Limits(total=total, idle=self._limits.idle)
+
+    def _ended(self, ending: Ending) -> Verdict:
+        """Return what a run came to that did not end by itself."""
         if ending is Ending.STOPPED and self._cause is not None:
             return stopped(self._cause)
         if ending is Ending.IDLE_LIMIT:
@@ -102,6 +139,38 @@ class JobRun:
         else:
             message = f"The job took longer than {_minutes(self._limits.total)}."
         return Verdict(status=JobStatus.FAILED, cause=Cause.TIMED_OUT, message=message)
+
+
+class _Output:
+    """Passes the output of processes on to all who want it, in clean lines."""
+
+    def __init__(
+        self, listener: Listener, log: JobLog, redactor: Redactor, reporter: Reporter
+    ) -> None:
+        """Begin before the first process."""
+        self._listener = listener
+        self._log = log
+        self._redactor = redactor
+        self._reporter = reporter
+
+    async def take_from(self, process: Process) -> tuple[Ending, int]:
+        """Run a process; return its end. Raises `OSError` if it cannot be started."""
+        splitter = LineSplitter(Concealment().remove, self._redactor.clean)
+
+        async def _on_output(data: bytes) -> None:
+            self._take(splitter.feed(data), splitter.redraw)
+            await self._log.throttle()
+
+        try:
+            return await process.run(_on_output)
+        finally:
+            self._take(splitter.close(), None)
+
+    def _take(self, lines: list[str], redraw: str | None) -> None:
+        if lines:
+            self._log.append(lines)
+            self._listener.feed(lines)
+        self._reporter.feed(lines, redraw)
 
 
 def _minutes(seconds: float | None) -> str:

@@ -12,6 +12,7 @@ import tempfile
 from typing import Final
 
 from ..builder import BuilderUnavailableError
+from ..models import Cause
 from .process import Command, Ending, Limits, Process
 from .uv_failures import InstallDiagnosis
 
@@ -65,6 +66,13 @@ _ALL_INDEXES: Final = ("--index-strategy", "unsafe-best-match")
 
 class LatestUnknownError(BuilderUnavailableError):
     """Nobody could tell which ESPHome is the latest; the message says why."""
+
+    def __init__(
+        self, message: str | None, cause: Cause | None = Cause.UNKNOWN
+    ) -> None:
+        """Note what a job that wanted to know it ends with."""
+        super().__init__(message)
+        self.cause = cause
 
 
 def uv_environment(source: Mapping[str, str]) -> dict[str, str]:
@@ -165,10 +173,11 @@ async def _ask(command: Command) -> str:
         raise LatestUnknownError(message) from err
     if ending is not Ending.EXITED:
         message = f"uv did not answer within {LATEST_SECONDS} seconds."
-        raise LatestUnknownError(message)
+        raise LatestUnknownError(message, Cause.TIMED_OUT)
     text = answer.decode("utf-8", "replace")
     if not exit_code and (match := _LATEST.search(text)):
         return match[1]
     diagnosis = InstallDiagnosis()
     diagnosis.feed(text.splitlines())
-    raise LatestUnknownError(diagnosis.explain(exit_code).message)
+    verdict = diagnosis.explain(exit_code)
+    raise LatestUnknownError(verdict.message, verdict.cause)

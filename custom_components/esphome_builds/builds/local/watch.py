@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from ..models import BuilderState, Configuration
 from .configurations import ConfigurationFolder
 from .environment import (
+    EsphomeAwaitedError,
     EsphomeFailedError,
     EsphomeMissingError,
     esphome_version,
@@ -45,9 +46,13 @@ class Watch:
         self,
         settings: LocalSettings,
         environment: Mapping[str, str],
+        esphome: Callable[[], str],
         on_change: Callable[[], None],
     ) -> None:
-        """Prepare; nothing is read yet."""
+        """Prepare; nothing is read yet.
+
+        `esphome` returns what to look for, or raises `EsphomeAwaitedError`.
+        """
         self.configurations: Mapping[str, Configuration] = {}
         self.executable: Path | None = None
         self.first_look = asyncio.Event()
@@ -63,7 +68,9 @@ class Watch:
         self._asked: _Executable | None = None
         self._ask_again = 0.0
         self._version_problem: str | None = None
+        self._awaited: str | None = None
         self._environment = environment
+        self._esphome = esphome
         self._looking = asyncio.Lock()
         self._on_change = on_change
         self._settings = settings
@@ -75,7 +82,14 @@ class Watch:
         """Return whether jobs can run."""
         if self.problem is not None:
             return BuilderState.UNAVAILABLE
-        return BuilderState.CONNECTING if self.version is None else BuilderState.READY
+        if self._awaited is not None or self.version is None:
+            return BuilderState.CONNECTING
+        return BuilderState.READY
+
+    @property
+    def message(self) -> str | None:
+        """Return why jobs cannot run."""
+        return self.problem or self._awaited
 
     def start(self) -> None:
         """Begin to look."""
@@ -138,11 +152,15 @@ class Watch:
         One that failed is asked again after a minute.
         """
         try:
-            found = await asyncio.to_thread(_identify, self._settings.esphome)
+            found = await asyncio.to_thread(_identify, self._esphome())
+        except EsphomeAwaitedError as err:
+            self._awaited = str(err)
+            return None
         except EsphomeMissingError as err:
             # It may come back as it was.
-            self._asked = None
+            self._asked = self._awaited = None
             return str(err)
+        self._awaited = None
         now = asyncio.get_running_loop().time()
         if found == self._asked and now < self._ask_again:
             return self._version_problem
