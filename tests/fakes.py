@@ -19,6 +19,18 @@ def install_fake(folder: Path, name: str = "esphome") -> Path:
     return executable
 
 
+def install_fake_uv(folder: Path, latest: str = FAKE_VERSION) -> Path:
+    """Make an executable that behaves as `fake_uv` describes; return its path."""
+    executable = folder / "python"
+    program = Path(fake_esphome.__file__).with_name("fake_uv.py")
+    executable.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -S -E "{program}" "$0" "$@"\n'
+    )
+    executable.chmod(0o755)
+    executable.with_name("python.latest").write_text(f"{latest}\n")
+    return executable
+
+
 def fake_version(executable: Path, *script: str) -> None:
     """Let a fake do this when it is asked for its version; nothing: answer well."""
     sidecar = executable.with_name(f"{executable.name}.version")

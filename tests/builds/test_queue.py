@@ -516,7 +516,9 @@ class TestRestart:
 
         assert after_restart(job) == [job]
 
-    @pytest.mark.parametrize("kind", [JobKind.COMPILE, JobKind.VALIDATE])
+    @pytest.mark.parametrize(
+        "kind", [JobKind.COMPILE, JobKind.VALIDATE, JobKind.INSTALL_ESPHOME]
+    )
     @pytest.mark.parametrize(
         ("status", "cause"),
         [(JobStatus.RUNNING, None), (JobStatus.INTERRUPTED, _STOPPED)],
@@ -543,7 +545,9 @@ class TestRestart:
             make_job(kind=kind, attempt=2, total_lines=7, esphome_version="2026.10.0")
         ]
 
-    @pytest.mark.parametrize("kind", [JobKind.COMPILE, JobKind.VALIDATE])
+    @pytest.mark.parametrize(
+        "kind", [JobKind.COMPILE, JobKind.VALIDATE, JobKind.INSTALL_ESPHOME]
+    )
     def test_never_a_third_time(self, kind: JobKind) -> None:
         """A build that takes the host down cannot do it again and again."""
         job = make_job(
@@ -571,7 +575,7 @@ class TestRestart:
     @pytest.mark.parametrize("kind", JobKind)
     def test_stopped_stays_stopped(self, kind: JobKind) -> None:
         """What was stopped in order and cannot be resumed stays as it is told."""
-        attempt = 2 if kind in queue_module._RESUMABLE else 1
+        attempt = 1 if kind in (JobKind.UPLOAD, JobKind.CLEAN) else 2
         job = make_job(
             kind=kind, status=JobStatus.INTERRUPTED, cause=_STOPPED, attempt=attempt
         )

@@ -1,6 +1,7 @@
 """Runs a builder until it is killed, as Home Assistant may be. Not a test.
 
-Called with a folder as `harness.House` makes it; submits each request that is named,
+Called with a folder as `harness.House` makes it, with a builder that manages its own
+ESPHome where a fake of uv is in it; submits each request that is named,
 such as `compile:a.yaml`, and prints a line when the builder is ready.
 """
 
@@ -24,14 +25,16 @@ async def main(folder: Path, *requests: str) -> None:
     """Run until the end of the world."""
     local = engine("local.builder")
     models = engine("models")
+    python = folder / "python"
     settings = local.LocalSettings(
         entry_id="entry",
         title="house",
         config_dir=folder / "config",
-        esphome=str(folder / "esphome"),
+        esphome="" if python.exists() else str(folder / "esphome"),
         cache_dir=folder / "cache",
         tools_dir=folder / "tools",
         compile_slots=1,
+        python=python,
     )
     builder = local.LocalBuilder(settings)
     await builder.start()

@@ -302,14 +302,23 @@ class LocalBuilder(BaseBuilder):
         """Start what can start."""
         if not self._accepting:
             return
-        executable, version = self._watch.executable, self._watch.version
-        ready = self._watch.state is BuilderState.READY
+        executable, version = self._usable(), self._watch.version
         for job in self._queue.runnable():
             if job.kind is JobKind.INSTALL_ESPHOME:
                 self._launch(job, self._install)
-            elif ready and executable is not None:
+            elif executable is not None:
                 self._executables[job.job_id] = executable
                 self._launch(replace(job, esphome_version=version), self._build)
+
+    def _usable(self) -> Path | None:
+        """Return the ESPHome that jobs can start with."""
+        executable = self._watch.executable
+        if self._watch.state is not BuilderState.READY or executable is None:
+            return None
+        if self._installer is not None and not self._installer.uses(executable):
+            # It was switched a moment ago, and may be removed.
+            return None
+        return executable
 
     def _launch(
         self, job: Job, work: Callable[[Job, JobRun, JobLog], Awaitable[_End]]
@@ -436,10 +445,9 @@ class LocalBuilder(BaseBuilder):
     async def _tidy(self, job_id: str) -> None:
         """Remove an ESPHome that nobody needs when this job has ended."""
         used = self._executables.pop(job_id, None)
-        if self._installer is not None and used != self._watch.executable:
-            next_one = self._watch.executable
-            in_use = {*self._executables.values(), *filter(None, (next_one,))}
-            await self._installer.tidy(in_use)
+        installer = self._installer
+        if installer is not None and (used is None or not installer.uses(used)):
+            await installer.tidy(self._executables.values())
 
     def _reported(
         self, job_id: str, log: JobLog

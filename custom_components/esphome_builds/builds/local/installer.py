@@ -52,6 +52,11 @@ class Installer:
         message = f"ESPHome is not installed. {why}" if why else "It is not installed."
         raise EsphomeAwaitedError(message)
 
+    def uses(self, executable: Path) -> bool:
+        """Return whether this is the ESPHome to use."""
+        current = self.environments.current
+        return current is not None and current.executable == executable
+
     def due(self, jobs: Iterable[Job], now: datetime) -> bool:
         """Return whether to install an ESPHome although nobody asks for it."""
         if self.environments.current is not None:
@@ -103,7 +108,7 @@ class Installer:
         """
         self._asked[job.job_id] = job.esphome_version
         try:
-            version = job.esphome_version or await self._latest(run, log)
+            version = job.esphome_version or await self._latest(job.job_id, run, log)
             on_version(version)
             if self._has(job, version):
                 log.append([f"ESPHome {version} is installed already"])
@@ -120,11 +125,13 @@ class Installer:
         except OSError as err:
             _LOGGER.warning("Old versions of ESPHome cannot be removed: %s", err)
 
-    async def _latest(self, run: JobRun, log: JobLog) -> str:
+    async def _latest(self, token: str, run: JobRun, log: JobLog) -> str:
         """Return which version is the latest; raise `LatestUnknownError`."""
         log.append(["Looking for the latest ESPHome"])
         try:
-            version = await run.ask(latest_version(self._python, os.environ))
+            version = await run.ask(
+                latest_version(self._python, os.environ, token=token)
+            )
         except LatestUnknownError as err:
             log.append([str(err)])
             raise

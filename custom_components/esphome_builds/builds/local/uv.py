@@ -107,12 +107,16 @@ def install_arguments(
 
 
 async def latest_version(
-    python: Path, source: Mapping[str, str], *, betas: bool = False
+    python: Path,
+    source: Mapping[str, str],
+    *,
+    betas: bool = False,
+    token: str | None = None,
 ) -> str:
     """Return the latest ESPHome for a Python, by the indexes that the source names.
 
-    What was withdrawn or needs another Python does not count. Raises
-    `LatestUnknownError`.
+    What was withdrawn or needs another Python does not count. The processes are marked
+    with the token, if there is one. Raises `LatestUnknownError`.
     """
     try:
         folder = await asyncio.to_thread(_scratch)
@@ -124,7 +128,7 @@ async def latest_version(
             argv=_latest_arguments(python, Path(folder.name), betas=betas),
             cwd=Path(folder.name),
             environment=uv_environment(source),
-            token=secrets.token_hex(16),
+            token=token or secrets.token_hex(16),
         )
         return await _ask(command)
     finally:
