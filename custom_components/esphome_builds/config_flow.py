@@ -34,8 +34,8 @@ from .builds.device_builder.errors import (
     UnsupportedVersionError,
 )
 from .builds.device_builder.wire import ServerInfo
-from .builds.local.builder import DEFAULT_LIMITS
 from .builds.local.environment import EsphomeFailedError, EsphomeMissingError
+from .builds.local.settings import DEFAULT_LIMITS
 from .builds.models import BuilderKind, JobKind
 from .const import (
     CONF_COMPILE_IDLE_LIMIT,

@@ -6,13 +6,14 @@ from pathlib import Path
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 
-from .builds.local.builder import DEFAULT_LIMITS, LocalBuilder, LocalSettings
+from .builds.local.builder import LocalBuilder
 from .builds.local.environment import (
     build_environment,
     esphome_version,
     find_esphome,
 )
 from .builds.local.process import Limits
+from .builds.local.settings import DEFAULT_LIMITS, LocalSettings
 from .builds.models import JobKind
 from .const import (
     CONF_COMPILE_IDLE_LIMIT,

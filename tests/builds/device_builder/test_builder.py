@@ -10,6 +10,7 @@ import pytest
 
 from custom_components.esphome_builds.builds.builder import (
     BuilderUnavailableError,
+    InvalidRequestError,
     UnknownConfigurationError,
 )
 from custom_components.esphome_builds.builds.device_builder import (
@@ -963,3 +964,21 @@ async def test_check_canceled_before_it_began(
         await submitted
         assert server.count("devices/validate") == 0
         assert (await tenant.run("validate", NAME)).status.ended
+
+
+async def test_its_esphome_is_not_ours(connect: Connect) -> None:
+    """Nothing is installed on a server, and no firmware of it is kept here."""
+    async with connect() as tenant:
+        with pytest.raises(InvalidRequestError, match="does not install ESPHome"):
+            await tenant.builder.install_esphome("2026.10.0")
+        with pytest.raises(InvalidRequestError, match="does not install ESPHome"):
+            await tenant.builder.go_back()
+        with pytest.raises(InvalidRequestError, match="keeps no firmware"):
+            await tenant.builder.submit(
+                BuildRequest(
+                    kind=RequestKind.UPLOAD,
+                    configurations=(next(iter(tenant.builder.configurations)),),
+                    firmware_job_id="1" * 22,
+                )
+            )
+        assert not tenant.builder.jobs

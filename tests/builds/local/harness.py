@@ -4,10 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from custom_components.esphome_builds.builds.local.builder import (
-    LocalBuilder,
-    LocalSettings,
-)
+from custom_components.esphome_builds.builds.local.builder import LocalBuilder
+from custom_components.esphome_builds.builds.local.settings import LocalSettings
 
 from ...fakes import fake_calls, install_fake, write_configuration
 from ..tenant import Tenant as AnyTenant

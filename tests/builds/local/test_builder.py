@@ -31,11 +31,9 @@ from custom_components.esphome_builds.builds.local import (
     environment as environment_module,
     watch as watch_module,
 )
-from custom_components.esphome_builds.builds.local.builder import (
-    DEFAULT_LIMITS,
-    LocalBuilder,
-)
+from custom_components.esphome_builds.builds.local.builder import LocalBuilder
 from custom_components.esphome_builds.builds.local.process import Limits
+from custom_components.esphome_builds.builds.local.settings import DEFAULT_LIMITS
 from custom_components.esphome_builds.builds.models import (
     BuilderEvent,
     BuilderState,

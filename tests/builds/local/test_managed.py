@@ -19,12 +19,12 @@ from custom_components.esphome_builds.builds.local import (
     installer as installer_module,
     watch as watch_module,
 )
-from custom_components.esphome_builds.builds.local.builder import (
+from custom_components.esphome_builds.builds.local.environments import MARKER
+from custom_components.esphome_builds.builds.local.process import Limits
+from custom_components.esphome_builds.builds.local.settings import (
     DEFAULT_LIMITS,
     LocalSettings,
 )
-from custom_components.esphome_builds.builds.local.environments import MARKER
-from custom_components.esphome_builds.builds.local.process import Limits
 from custom_components.esphome_builds.builds.models import (
     BuilderState,
     Cause,

@@ -26,7 +26,7 @@ async def main(folder: Path, *requests: str) -> None:
     local = engine("local.builder")
     models = engine("models")
     python = folder / "python"
-    settings = local.LocalSettings(
+    settings = engine("local.settings").LocalSettings(
         entry_id="entry",
         title="house",
         config_dir=folder / "config",

@@ -1,16 +1,15 @@
 """The builder that runs the `esphome` command on this host."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 import errno
 import logging
 import os
 from pathlib import Path
-import sys
-from typing import Final, override
+from typing import override
 
 from ..base import NOT_MANAGED, BaseBuilder, Surroundings
 from ..builder import (
@@ -36,71 +35,21 @@ from ..queue import local_slots
 from ..report import Reporter
 from ..store import load_jobs
 from .configurations import InvalidName
-from .environment import build_environment, compile_slots, share_cores
+from .environment import compile_slots, share_cores
 from .environments import check_version
 from .firmware import FirmwareStore, NoFirmwareError
 from .installer import Installer
-from .process import Command, Limits, end_leftovers
-from .run import JobRun, StoppedError, arguments
+from .process import Command, end_leftovers
+from .run import EndedEarlyError, JobRun, arguments
 from .secrets import Redactor
-from .uv import INSTALL_LIMITS, LatestUnknownError
+from .settings import LocalSettings
+from .uv import LatestUnknownError
 from .uv_progress import InstallProgress
 from .watch import Watch
 
 _LOGGER = logging.getLogger(__name__)
 
-DEFAULT_LIMITS: Final[Mapping[JobKind, Limits]] = {
-    JobKind.VALIDATE: Limits(total=10 * 60),
-    JobKind.COMPILE: Limits(total=3 * 60 * 60, idle=45 * 60),
-    JobKind.UPLOAD: Limits(total=30 * 60, idle=10 * 60),
-    JobKind.CLEAN: Limits(total=10 * 60),
-    JobKind.INSTALL_ESPHOME: INSTALL_LIMITS,
-}
-
 type _End = tuple[Verdict, int | None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalSettings:
-    """Where a builder finds things and what it may use.
-
-    `esphome` is the executable's path, or empty for one that the builder installs by
-    and for `python`. `cache_dir` is the builder's own; `tools_dir` holds tool chains
-    that several builders may share. `compile_slots` is None for as many as suit the
-    host.
-    """
-
-    entry_id: str
-    title: str
-    config_dir: Path
-    esphome: str
-    cache_dir: Path
-    tools_dir: Path
-    compile_slots: int | None = None
-    limits: Mapping[JobKind, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
-    python: Path = field(default_factory=lambda: Path(sys.executable))
-
-    @property
-    def data_dir(self) -> Path:
-        """Return where ESPHome keeps its build trees and metadata."""
-        return self.cache_dir / "data"
-
-    @property
-    def environments_dir(self) -> Path:
-        """Return where the builder installs ESPHome."""
-        return self.cache_dir / "esphome"
-
-    @property
-    def firmware_dir(self) -> Path:
-        """Return where the firmwares of earlier builds are kept."""
-        return self.cache_dir / "firmware"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Return the environment of this builder's processes."""
-        return build_environment(
-            os.environ, data_dir=self.data_dir, tools_dir=self.tools_dir
-        )
 
 
 class LocalBuilder(BaseBuilder):
@@ -348,7 +297,7 @@ class LocalBuilder(BaseBuilder):
             if job.attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
             verdict, exit_code = await work(job, run, log)
-        except (_CannotStartError, StoppedError) as err:
+        except EndedEarlyError as err:
             verdict = err.verdict
         except LatestUnknownError as err:
             verdict = _failed(err.cause, str(err))
@@ -398,19 +347,20 @@ class LocalBuilder(BaseBuilder):
     def _prepare(self, job: Job) -> tuple[Redactor, Path | None]:
         """Check that the job can still run; return what to conceal, and what to send.
 
-        Blocking. Raises `_CannotStartError`.
+        Blocking. Raises `EndedEarlyError`.
         """
         name, firmware = job.configuration, None
         try:
             self._started_from[job.job_id] = self._watch.folder.resolve(name).stat()
         except (InvalidName, OSError) as err:
             message = f"The configuration {name} is no longer there."
-            raise _CannotStartError(Cause.INVALID_CONFIG, message) from err
+            raise EndedEarlyError(_failed(Cause.INVALID_CONFIG, message)) from err
         if job.firmware_job_id is not None:
             try:
                 firmware = self._firmware.path(job.firmware_job_id)
             except NoFirmwareError as err:
-                raise _CannotStartError(Cause.PREREQUISITE_FAILED, str(err)) from err
+                verdict = _failed(Cause.PREREQUISITE_FAILED, str(err))
+                raise EndedEarlyError(verdict) from err
         return Redactor.load(self._settings.config_dir), firmware
 
     async def _keep(self, job: Job) -> None:
@@ -496,15 +446,6 @@ class LocalBuilder(BaseBuilder):
         if self._accepting and installer is not None and installer.due(jobs, now):
             version = installer.wanted(jobs)
             self._update(self._queue.install_esphome(version, now, None))
-
-
-class _CannotStartError(Exception):
-    """A job that ended before its process started."""
-
-    def __init__(self, cause: Cause, message: str) -> None:
-        """Note the verdict."""
-        super().__init__(message)
-        self.verdict = _failed(cause, message)
 
 
 def _failed(cause: Cause | None, message: str) -> Verdict:

@@ -104,7 +104,7 @@ class Installer:
     ) -> tuple[Verdict, int | None]:
         """Install, try and switch; return the verdict and the last exit status.
 
-        Raises `LatestUnknownError`, `StoppedError`, and `OSError`.
+        Raises `LatestUnknownError`, `EndedEarlyError`, and `OSError`.
         """
         self._asked[job.job_id] = job.esphome_version
         try:

@@ -48,8 +48,8 @@ class Listener(Protocol):
         ...
 
 
-class StoppedError(Exception):
-    """A run was ended from outside before it had anything to run."""
+class EndedEarlyError(Exception):
+    """A job has ended before its process was started."""
 
     def __init__(self, verdict: Verdict) -> None:
         """Note the verdict."""
@@ -83,13 +83,13 @@ class JobRun:
             self._question.cancel()
 
     async def ask(self, question: Coroutine[None, None, str]) -> str:
-        """Return the answer to what must be known first; raise `StoppedError`."""
+        """Return the answer to what must be known first; raise `EndedEarlyError`."""
         self._question = asyncio.create_task(question)
         if self.stopped is not None:
             self._question.cancel()
         await asyncio.wait([self._question])
         if self.stopped is not None:
-            raise StoppedError(self.stopped)
+            raise EndedEarlyError(self.stopped)
         return self._question.result()
 
     async def run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..models import BuilderState, Configuration
 from .configurations import ConfigurationFolder
@@ -18,9 +18,7 @@ from .environment import (
     esphome_version,
     find_esphome,
 )
-
-if TYPE_CHECKING:
-    from .builder import LocalSettings
+from .settings import LocalSettings
 
 _LOGGER = logging.getLogger(__name__)
 
