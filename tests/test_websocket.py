@@ -26,6 +26,7 @@ JOB: Final = {
     "esphome_version",
     "exit_code",
     "finished_at",
+    "firmware_job_id",
     "job_id",
     "kind",
     "message",

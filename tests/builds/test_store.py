@@ -72,6 +72,7 @@ async def test_round_trip(path: Path) -> None:
         total_lines=123,
         elided_lines=4,
         address="fe80::1%eth0",
+        firmware_job_id="1" * 22,
     )
     empty = make_job()
     assert [

@@ -10,6 +10,7 @@ import pytest
 
 from custom_components.esphome_builds.builds.builder import (
     BuilderUnavailableError,
+    BuildRequest,
     InvalidRequestError,
     UnknownConfigurationError,
 )
@@ -29,6 +30,7 @@ from custom_components.esphome_builds.builds.models import (
     JobKind,
     JobStatus,
     Phase,
+    RequestKind,
 )
 from custom_components.esphome_builds.builds.store import Stored
 

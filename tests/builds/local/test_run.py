@@ -8,6 +8,7 @@ from custom_components.esphome_builds.builds.diagnosis import stopped
 from custom_components.esphome_builds.builds.local import run as module
 from custom_components.esphome_builds.builds.local.process import Command, Limits
 from custom_components.esphome_builds.builds.local.run import (
+    EndedEarlyError,
     JobRun,
     arguments,
 )
@@ -82,6 +83,41 @@ async def test_stopped_before_its_process_starts(tmp_path: Path) -> None:
     assert result == (stopped(Cause.SUPERSEDED), None)
     assert not started.exists()
     await log.close()
+
+
+async def test_stopped_before_its_question() -> None:
+    """What was ended that early asks nothing either."""
+    asked = []
+
+    async def _ask() -> str:
+        asked.append(True)
+        return "2026.10.0"
+
+    run = JobRun(Limits())
+    assert await run.ask(_ask()) == "2026.10.0"
+    run.stop(Cause.HOME_ASSISTANT_STOPPED)
+    run.stop(Cause.CANCELLED_BY_USER)
+    with pytest.raises(EndedEarlyError) as raised:
+        await run.ask(_ask())
+
+    assert raised.value.verdict == stopped(Cause.HOME_ASSISTANT_STOPPED)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "address", "expected"),
+    [
+        (JobKind.UPLOAD, None, ["--device", "OTA", "--file", "/kept/firmware.bin"]),
+        (JobKind.UPLOAD, "10.1", ["--device", "10.1", "--file", "/kept/firmware.bin"]),
+    ],
+)
+def test_kept_firmware(kind: JobKind, address: str | None, expected: list[str]) -> None:
+    """An upload can send another file than the one that was built last."""
+    job = make_job(kind=kind, address=address)
+
+    words = arguments(job, Path("/kept/firmware.bin"))
+
+    assert words == ["--dashboard", "upload", "kitchen.yaml", *expected]
 
 
 @pytest.mark.parametrize(
