@@ -97,6 +97,7 @@ async def test_the_settings_of_a_local_builder(
             "compile": {"total": 420, "idle": 2700},
             "upload": {"total": 1800, "idle": 600},
             "clean": {"total": 600, "idle": None},
+            "install_esphome": {"total": 3600, "idle": 900},
         },
     }
 
