@@ -15,7 +15,7 @@ from ..base import BaseBuilder, Surroundings
 from ..builder import (
     BuilderUnavailableError,
 )
-from ..diagnosis import Verdict, stopped
+from ..diagnosis import INTERNAL_ERROR, Verdict, stopped
 from ..log import JobLog
 from ..models import (
     BuilderKind,
@@ -246,7 +246,7 @@ class LocalBuilder(BaseBuilder):
             verdict = _failed_with(err)
         except Exception:
             _LOGGER.exception("Job %s failed unexpectedly", job_id)
-            verdict = _failed(Cause.UNKNOWN, "ESPHome Builds had an internal error.")
+            verdict = INTERNAL_ERROR
         if log is not None:
             await log.close()
         del self._runs[job_id], self._tasks[job_id]

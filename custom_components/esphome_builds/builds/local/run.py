@@ -42,9 +42,7 @@ class JobRun:
         self._limits = limits
         self._process = Process(command, limits)
         self._kind = job.kind
-        self._diagnosis = Diagnosis(
-            kind=job.kind, configuration=job.configuration, address=job.address
-        )
+        self._diagnosis = Diagnosis.of(job)
         self._cause: Cause | None = None
 
     @property
