@@ -1,8 +1,8 @@
 """A builder of any kind, and what there is to see of it."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from custom_components.esphome_builds.builds.builder import Builder, BuildRequest
 from custom_components.esphome_builds.builds.models import (
@@ -124,3 +124,19 @@ class Tenant[BuilderT: Builder]:
             for job in self.builder.jobs.values()
             if job.configuration == configuration
         ]
+
+
+@asynccontextmanager
+async def started[BuilderT: Builder](
+    builder: BuilderT, *, ready: bool = True
+) -> AsyncGenerator[Tenant[BuilderT]]:
+    """Run a builder, and wait until it takes jobs."""
+    tenant = Tenant(builder)
+    await builder.start()
+    builder.resume()
+    try:
+        if ready:
+            await tenant.until(lambda: builder.info.state == "ready")
+        yield tenant
+    finally:
+        await builder.stop()

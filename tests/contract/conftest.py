@@ -19,7 +19,7 @@ from custom_components.esphome_builds.builds.device_builder.builder import (
     DeviceBuilderSettings,
 )
 
-from ..builds.tenant import Tenant as AnyTenant
+from ..builds.tenant import Tenant as AnyTenant, started
 from .peer import Peer, Watcher, servers
 
 type Tenant = AnyTenant[DeviceBuilder]
@@ -72,17 +72,9 @@ def connect(tmp_path: Path, session: ClientSession) -> Connect:
             "url": url,
             "cache_dir": tmp_path / f"cache{next(numbers)}",
         }
-        tenant = AnyTenant(
-            DeviceBuilder(DeviceBuilderSettings(**(fields | settings)), session)
-        )
-        await tenant.builder.start()
-        tenant.builder.resume()
-        try:
-            if ready:
-                await tenant.until(lambda: tenant.builder.info.state == "ready")
+        builder = DeviceBuilder(DeviceBuilderSettings(**(fields | settings)), session)
+        async with started(builder, ready=ready) as tenant:
             yield tenant
-        finally:
-            await tenant.builder.stop()
 
     return _connect
 

@@ -13,9 +13,9 @@ from typing import Any, Final, Self
 
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
+from ..e2e.server import ROOT, free_port
 from ..fakes import install_fake
 
-ROOT: Final = Path(__file__).parents[2]
 PASSWORD: Final = "correct horse"
 PATIENCE: Final = 60.0
 USERNAME: Final = "user"
@@ -43,14 +43,6 @@ def servers() -> dict[str, Path]:
 
 def _parts(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version)]
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Peer:

@@ -17,8 +17,9 @@ from custom_components.esphome_builds.builds.models import (
 )
 
 from ..e2e.device import Device
+from ..e2e.server import ROOT
 from .conftest import Connect, Tenant
-from .peer import ROOT, Peer, Watcher, servers
+from .peer import Peer, Watcher, servers
 from .test_jobs import followed, lines_of
 
 pytestmark = pytest.mark.real

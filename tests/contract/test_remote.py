@@ -26,10 +26,11 @@ from custom_components.esphome_builds.builds.models import (
 
 from ..clients import eventually
 from ..e2e.device import Device
+from ..e2e.server import ROOT
 from ..fakes import write_configuration
 from . import host_esphome
 from .conftest import Connect, Tenant
-from .peer import PATIENCE, ROOT, Peer, Proxy, Watcher, servers
+from .peer import PATIENCE, Peer, Proxy, Watcher, servers
 from .test_jobs import followed, lines_of
 
 pytestmark = pytest.mark.real

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 import re
 from signal import SIGKILL, Signals
-from typing import Final
+from typing import Final, Self
 
 from .failures import NEEDLES, NETWORK, PLAIN, RULES, Rank
-from .models import Cause, JobKind, JobStatus
+from .models import Cause, Job, JobKind, JobStatus
 
 DOING: Final = {
     JobKind.CLEAN: "cleaning",
@@ -61,6 +61,13 @@ class Verdict:
     status: JobStatus
     cause: Cause | None
     message: str | None
+
+
+INTERNAL_ERROR: Final = Verdict(
+    status=JobStatus.FAILED,
+    cause=Cause.UNKNOWN,
+    message="ESPHome Builds had an internal error.",
+)
 
 
 def stopped(cause: Cause) -> Verdict:
@@ -262,6 +269,11 @@ class Diagnosis:
         self._network = _Network()
         self._rank = Rank.NONE
         self._rules = RULES[kind]
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Listen to a run of a job."""
+        return cls(kind=job.kind, configuration=job.configuration, address=job.address)
 
     def feed(self, lines: Sequence[str]) -> None:
         """Take the next lines of the output."""

@@ -67,6 +67,7 @@ class JobLog:
         self._unwritten_bytes = 0
         self._write_timer: asyncio.TimerHandle | None = None
         self._writer: asyncio.Task[bool] | None = None
+        self._closing = False
         self._disk_failed = False
 
     @property
@@ -152,6 +153,8 @@ class JobLog:
 
         What the disk does not take now is gone, so that it is not gone later, unsaid.
         """
+        # From now on nothing is written by the clock, when the file may be closed.
+        self._closing = True
         self._close_batch()
         await self._written(self._next_batch)
         if self._unwritten:
@@ -217,7 +220,7 @@ class JobLog:
 
     def _write_later(self) -> None:
         """Let what waits be written in time."""
-        if self._write_timer is None and self._writer is None:
+        if self._write_timer is None and self._writer is None and not self._closing:
             loop = asyncio.get_running_loop()
             self._write_timer = loop.call_later(FLUSH_SECONDS, self._start_writing)
 

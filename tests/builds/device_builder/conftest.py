@@ -13,7 +13,7 @@ from custom_components.esphome_builds.builds.device_builder.builder import (
     DeviceBuilderSettings,
 )
 
-from ..tenant import Tenant as AnyTenant
+from ..tenant import Tenant as AnyTenant, started
 from .fake_server import FakeServer
 
 type Tenant = AnyTenant[DeviceBuilder]
@@ -63,14 +63,8 @@ def connect(tmp_path: Path, session: ClientSession, server: FakeServer) -> Conne
             username="user",
             password="hunter2",
         )
-        tenant = AnyTenant(DeviceBuilder(settings, session, on_invalid_auth))
-        await tenant.builder.start()
-        tenant.builder.resume()
-        try:
-            if ready:
-                await tenant.until(lambda: tenant.builder.info.state == "ready")
+        builder = DeviceBuilder(settings, session, on_invalid_auth)
+        async with started(builder, ready=ready) as tenant:
             yield tenant
-        finally:
-            await tenant.builder.stop()
 
     return _connect

@@ -8,12 +8,12 @@ import pytest
 from custom_components.esphome_builds.builds.device_builder import (
     output as output_module,
 )
-from custom_components.esphome_builds.builds.device_builder.copies import diagnosis_of
 from custom_components.esphome_builds.builds.device_builder.output import (
     Copy,
     Inbox,
     _StreamReader,
 )
+from custom_components.esphome_builds.builds.diagnosis import Diagnosis
 from custom_components.esphome_builds.builds.log import JobLog
 from custom_components.esphome_builds.builds.log_files import LogFiles
 
@@ -44,7 +44,7 @@ async def lines(log: JobLog) -> dict[int, str]:
 def copy(tmp_path: Path) -> Copy:
     """Return a copy of nothing yet."""
     log = JobLog(LogFiles(tmp_path / "log"))
-    return Copy(log, diagnosis_of(make_job()), 0)
+    return Copy(log, Diagnosis.of(make_job()), 0)
 
 
 async def test_growth(copy: Copy) -> None:

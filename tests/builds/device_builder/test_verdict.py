@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from custom_components.esphome_builds.builds.device_builder.copies import diagnosis_of
 from custom_components.esphome_builds.builds.device_builder.verdict import (
     CANCELED,
     SHUT_DOWN,
@@ -14,6 +13,7 @@ from custom_components.esphome_builds.builds.device_builder.verdict import (
     where,
 )
 from custom_components.esphome_builds.builds.device_builder.wire import parse_job
+from custom_components.esphome_builds.builds.diagnosis import Diagnosis
 from custom_components.esphome_builds.builds.models import Cause, JobKind, JobStatus
 
 from ..stand_in import make_job
@@ -119,7 +119,7 @@ def test_failed(kind: str, fields: dict[str, Any], cause: Cause, words: str) -> 
     job = make_job(kind=JobKind(kind))
     server = parse_job(server_job() | {"status": "failed", "job_type": kind} | fields)
 
-    found = verdict(job, server, diagnosis_of(job))
+    found = verdict(job, server, Diagnosis.of(job))
 
     assert (found.status, found.cause) == (JobStatus.FAILED, cause)
     assert found.message is not None
@@ -143,10 +143,10 @@ def test_canceled(error: str, cause: Cause) -> None:
     job = make_job()
     server = parse_job(server_job(status="cancelled", error=error))
 
-    found = verdict(job, server, diagnosis_of(job), CANCELED)
+    found = verdict(job, server, Diagnosis.of(job), CANCELED)
 
     assert (found.status, found.cause) == (JobStatus.CANCELLED, cause)
-    assert error or verdict(job, server, diagnosis_of(job), SHUT_DOWN) == SHUT_DOWN
+    assert error or verdict(job, server, Diagnosis.of(job), SHUT_DOWN) == SHUT_DOWN
 
 
 def test_completed() -> None:
@@ -158,7 +158,7 @@ def test_completed() -> None:
         ({"is_deferred_install": True}, "when the device is back"),
     ):
         server = parse_job(server_job() | {"status": "completed"} | fields)
-        found = verdict(job, server, diagnosis_of(job))
+        found = verdict(job, server, Diagnosis.of(job))
         assert (found.status, found.cause) == (JobStatus.COMPLETED, None)
         assert words is None or words in (found.message or "")
         assert found.message is None or words is not None
@@ -167,7 +167,7 @@ def test_completed() -> None:
 def test_unknown_status() -> None:
     """A status of the future is no crash."""
     server = parse_job(server_job(status="paused"))
-    assert verdict(make_job(), server, diagnosis_of(make_job())) == UNKNOWN_END
+    assert verdict(make_job(), server, Diagnosis.of(make_job())) == UNKNOWN_END
 
 
 def test_where() -> None:

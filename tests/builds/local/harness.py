@@ -8,7 +8,7 @@ from custom_components.esphome_builds.builds.local.builder import LocalBuilder
 from custom_components.esphome_builds.builds.local.settings import LocalSettings
 
 from ...fakes import fake_calls, install_fake, write_configuration
-from ..tenant import Tenant as AnyTenant
+from ..tenant import Tenant as AnyTenant, started
 
 type Tenant = AnyTenant[LocalBuilder]
 
@@ -53,12 +53,6 @@ class House:
         self, settings: LocalSettings | None = None, *, ready: bool = True
     ) -> AsyncGenerator[Tenant]:
         """Run a builder, and wait until it takes jobs."""
-        tenant = AnyTenant(LocalBuilder(settings or self.settings))
-        await tenant.builder.start()
-        tenant.builder.resume()
-        try:
-            if ready:
-                await tenant.until(lambda: tenant.builder.info.state == "ready")
+        builder = LocalBuilder(settings or self.settings)
+        async with started(builder, ready=ready) as tenant:
             yield tenant
-        finally:
-            await tenant.builder.stop()

@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 
 from ..base import BaseBuilder, Surroundings
 from ..builder import BuilderUnavailableError
-from ..diagnosis import Verdict, stopped
+from ..diagnosis import Diagnosis, Verdict, stopped
 from ..log import JobLog
 from ..models import (
     BuilderKind,
@@ -29,7 +29,7 @@ from ..store import Stored, load
 from . import mapping
 from .checks import Checks
 from .client import Client, Credentials
-from .copies import Copies, diagnosis_of
+from .copies import Copies
 from .errors import (
     CannotConnectError,
     CommandError,
@@ -526,7 +526,7 @@ class DeviceBuilder(BaseBuilder):
         if server.active or not quiet:
             self._update(job)
             return job.job_id
-        end = verdict(job, server, diagnosis_of(job))
+        end = verdict(job, server, Diagnosis.of(job))
         self._update(mapping.ended(job, server, end), quiet=True)
         return None
 

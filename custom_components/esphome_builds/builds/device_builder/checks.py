@@ -6,16 +6,15 @@ import logging
 from typing import Final
 
 from ..conceal import Concealment
-from ..diagnosis import Verdict, stopped
+from ..diagnosis import INTERNAL_ERROR, Diagnosis, Verdict, stopped
 from ..lines import LineSplitter
 from ..log import JobLog
 from ..logs import Logs
 from ..models import Cause, Job
 from .client import Client
-from .copies import diagnosis_of
 from .errors import CannotConnectError, CommandError, ProtocolError
 from .output import Inbox
-from .verdict import CUT_OFF, INTERNAL_ERROR, refused
+from .verdict import CUT_OFF, refused
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ async def _check(client: Client, job: Job, log: JobLog) -> tuple[Verdict, int]:
     Raises `CommandError` where the server refuses, or stops a check that is silent, and
     `CannotConnectError`.
     """
-    diagnosis = diagnosis_of(job)
+    diagnosis = Diagnosis.of(job)
     splitter = LineSplitter(Concealment().remove)
     inbox = Inbox()
     async with client.stream(

@@ -23,13 +23,6 @@ _PAGE_BYTES: Final = 1024**2
 _PAGE_LINES: Final = 1000
 
 
-def diagnosis_of(job: Job) -> Diagnosis:
-    """Return what listens to a run of a job."""
-    return Diagnosis(
-        kind=job.kind, configuration=job.configuration, address=job.address
-    )
-
-
 class Copies:
     """Keeps logs like the server's while they are followed, and at the end once."""
 
@@ -60,7 +53,7 @@ class Copies:
         if (copy := self._copies.get(job.job_id)) is not None:
             return copy
         log = await self._logs.open(job.job_id, job.total_lines)
-        diagnosis = diagnosis_of(job)
+        diagnosis = Diagnosis.of(job)
         line = 0
         while (page := await log.page(line, _PAGE_LINES, _PAGE_BYTES)).lines:
             # What came before a restart explains a failure as well.

@@ -34,11 +34,6 @@ IN_DOUBT: Final = Verdict(
         "so it may have run; it was not sent again."
     ),
 )
-INTERNAL_ERROR: Final = Verdict(
-    status=JobStatus.FAILED,
-    cause=Cause.UNKNOWN,
-    message="ESPHome Builds had an internal error.",
-)
 UNKNOWN_END: Final = Verdict(
     status=JobStatus.INTERRUPTED,
     cause=Cause.BUILDER_UNAVAILABLE,

@@ -18,7 +18,7 @@ from ..builder import (
     InvalidRequestError,
     Submission,
 )
-from ..diagnosis import Diagnosis, Verdict, stopped
+from ..diagnosis import INTERNAL_ERROR, Diagnosis, Verdict, stopped
 from ..log import JobLog
 from ..models import (
     BuilderKind,
@@ -307,7 +307,7 @@ class LocalBuilder(BaseBuilder):
             verdict = _failed_with(err)
         except Exception:
             _LOGGER.exception("Job %s failed unexpectedly", job_id)
-            verdict = _failed(Cause.UNKNOWN, "ESPHome Builds had an internal error.")
+            verdict = INTERNAL_ERROR
         if log is not None:
             await log.close()
         await self._tidy(job_id)
@@ -329,9 +329,7 @@ class LocalBuilder(BaseBuilder):
             environment=self._environment_of(job),
             token=job.job_id,
         )
-        diagnosis = Diagnosis(
-            kind=job.kind, configuration=job.configuration, address=job.address
-        )
+        diagnosis = Diagnosis.of(job)
         reporter = Reporter(Progress(job.kind), self._reported(job.job_id, log))
         end = await run.run([command], diagnosis, log, redactor, reporter)
         if job.kind is JobKind.COMPILE and end[0].status is JobStatus.COMPLETED:
