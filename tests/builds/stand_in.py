@@ -11,6 +11,8 @@ from custom_components.esphome_builds.builds.builder import (
     Submission,
     UnknownJobError,
 )
+from custom_components.esphome_builds.builds.findings import Finding
+from custom_components.esphome_builds.builds.kept import KeptFirmware, NoFirmwareError
 from custom_components.esphome_builds.builds.log import JobLog
 from custom_components.esphome_builds.builds.log_files import LogFiles
 from custom_components.esphome_builds.builds.models import (
@@ -28,6 +30,7 @@ from custom_components.esphome_builds.builds.models import (
     JobStatus,
     Requester,
 )
+from custom_components.esphome_builds.builds.usage import Usage
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -81,6 +84,16 @@ class StandIn:
         return self._jobs
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Find nothing in the way."""
+        return ()
+
+    @property
+    def usage(self) -> Usage | None:
+        """Not know."""
+        return None
+
+    @property
     def stopped(self) -> bool:
         """Return whether a test stopped it."""
         return self._stopped
@@ -111,6 +124,18 @@ class StandIn:
     async def go_back(self) -> str:
         """Have no ESPHome of its own."""
         raise NotImplementedError
+
+    async def clean_all(self, requested_by: Requester | None = None) -> Submission:
+        """Have no place for more jobs."""
+        raise NotImplementedError
+
+    def firmware_of(self, configuration: str) -> list[KeptFirmware]:  # noqa: ARG002 - the protocol's
+        """Keep none."""
+        return []
+
+    async def firmware_file(self, job_id: str, name: str | None = None) -> Path:  # noqa: ARG002 - same
+        """Keep none."""
+        raise NoFirmwareError(job_id)
 
     async def cancel(self, job_id: str, cause: Cause = Cause.CANCELLED_BY_USER) -> Job:
         """End a job as canceled."""

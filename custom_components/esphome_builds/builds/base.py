@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import batched
 import logging
 from pathlib import Path
 import re
@@ -25,6 +26,8 @@ from .builder import (
     UnknownJobError,
 )
 from .diagnosis import Verdict
+from .findings import Finding
+from .kept import KeptFirmware, NoFirmwareError
 from .log import JobLog
 from .logs import Logs
 from .models import (
@@ -46,6 +49,7 @@ from .models import (
 )
 from .queue import JobQueue, Lane, restored, without_prerequisite
 from .store import JobStore
+from .usage import Usage
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -114,6 +118,16 @@ class BaseBuilder(ABC):
         """Return the known jobs by id, oldest first."""
         return self._queue.jobs
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what stands in the way of jobs now, the worst first."""
+        return ()
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return what the builder's files take on disk, None while that is unknown."""
+        return None
+
     def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call the listener with each event from now on, until the result is called."""
         self._listeners.append(listener)
@@ -155,6 +169,31 @@ class BaseBuilder(ABC):
     async def go_back(self) -> str:
         """Raise `InvalidRequestError`: the ESPHome here is somebody else's."""
         raise InvalidRequestError(NOT_MANAGED)
+
+    async def clean_all(self, requested_by: Requester | None = None) -> Submission:
+        """Clean all configurations; raise `BuildError`."""
+        jobs: list[Job] = []
+        attached: list[str] = []
+        for names in batched(self._configurations, MAX_CONFIGURATIONS, strict=False):
+            submission = await self.submit(
+                BuildRequest(
+                    kind=RequestKind.CLEAN,
+                    configurations=names,
+                    requested_by=requested_by,
+                )
+            )
+            jobs += submission.jobs
+            attached += submission.attached
+        return Submission(jobs=tuple(jobs), attached=tuple(attached))
+
+    def firmware_of(self, configuration: str) -> list[KeptFirmware]:
+        """Return none, since none is kept; raise `UnknownConfigurationError`."""
+        self._require((configuration,))
+        return []
+
+    async def firmware_file(self, job_id: str, name: str | None = None) -> Path:  # noqa: ARG002 - other kinds of builders use it
+        """Raise `NoFirmwareError`, since none is kept."""
+        raise NoFirmwareError(f"The firmware of job {job_id} is not kept.")
 
     async def open_log(self, job_id: str) -> JobLog:
         """Return the log of a job; raise `UnknownJobError`."""

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
+from .findings import Finding
+from .kept import KeptFirmware
 from .log import JobLog
 from .models import (
     BuilderInfo,
@@ -15,6 +18,7 @@ from .models import (
     RequestKind,
     SnapshotEvent,
 )
+from .usage import Usage
 
 MAX_CONFIGURATIONS: Final = 200
 """The most configurations that one request may name."""
@@ -95,6 +99,16 @@ class Builder(Protocol):
         ...
 
     @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what stands in the way of jobs now, the worst first."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """Return what the builder's files take on disk, None while that is unknown."""
+        ...
+
+    @property
     def stopped(self) -> bool:
         """Return whether nothing happens here any more; an event tells when it is."""
         ...
@@ -128,6 +142,27 @@ class Builder(Protocol):
         """Use the ESPHome again that was used before; return its version.
 
         Raises `InvalidRequestError` where there is none.
+        """
+        ...
+
+    async def clean_all(self, requested_by: Requester | None = None) -> Submission:
+        """Remove everything that was built, but for what jobs use; raise `BuildError`.
+
+        The jobs are those that clean the configurations.
+        """
+        ...
+
+    def firmware_of(self, configuration: str) -> list[KeptFirmware]:
+        """Return the kept firmware of a configuration, the newest first.
+
+        Raises `UnknownConfigurationError`.
+        """
+        ...
+
+    async def firmware_file(self, job_id: str, name: str | None = None) -> Path:
+        """Return where a kept file of a job is, the one to upload without a name.
+
+        Raises `NoFirmwareError` where there is none, or it is damaged.
         """
         ...
 

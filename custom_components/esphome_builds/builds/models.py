@@ -192,7 +192,12 @@ class Configuration(_Serializable):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuilderInfo(_Serializable):
-    """A builder as it is at one moment; `message` says why it is not ready."""
+    """A builder as it is at one moment; `message` says why it is not ready.
+
+    `managed` is whether it installs its ESPHome itself; `previous_version` is then the
+    one to go back to. `obstacles` are names of what stands in the way of jobs, and
+    `disk_usage` is what all its files take, in bytes.
+    """
 
     entry_id: str
     kind: BuilderKind
@@ -202,6 +207,10 @@ class BuilderInfo(_Serializable):
     running: int = 0
     queued: int = 0
     message: str | None = None
+    managed: bool = False
+    previous_version: str | None = None
+    obstacles: tuple[str, ...] = ()
+    disk_usage: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

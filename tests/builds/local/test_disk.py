@@ -17,12 +17,12 @@ import pytest
 from custom_components.esphome_builds.builds.local import disk as module
 from custom_components.esphome_builds.builds.local.disk import (
     BuildTree,
-    Measured,
     Trash,
     build_trees,
     measure,
     trees_to_remove,
 )
+from custom_components.esphome_builds.builds.usage import Measured
 
 _KIB = 1024
 _LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

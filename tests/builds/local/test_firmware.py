@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
+from custom_components.esphome_builds.builds.kept import KeptFirmware, NoFirmwareError
 from custom_components.esphome_builds.builds.local import firmware as module
 from custom_components.esphome_builds.builds.local.firmware import (
     ALL_FIRMWARE_BYTES,
     FIRMWARE_BYTES,
     KEPT,
     FirmwareStore,
-    KeptFirmware,
-    NoFirmwareError,
 )
 from custom_components.esphome_builds.builds.models import Job
 

@@ -45,6 +45,12 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path)
 
 
+def kept_of(tenant: Tenant) -> list[str]:
+    """Return the jobs whose firmware is kept, the newest first."""
+    kept = tenant.builder.firmware_of("kitchen.yaml")
+    return [job_id for one in kept for job_id in reversed(one.job_ids)]
+
+
 async def upload(
     tenant: Tenant,
     job_id: str,
@@ -71,7 +77,7 @@ async def test_kept_and_sent(house: House) -> None:
         def _on_event(event: object) -> None:
             job = getattr(event, "job", None)
             if job is not None and job.status is JobStatus.COMPLETED:
-                found.append(tenant.builder.firmware.find(job.job_id) is not None)
+                found.append(job.job_id in kept_of(tenant))
 
         stop = tenant.builder.listen(_on_event)
         first = await house.build(tenant, b"one")
@@ -82,16 +88,15 @@ async def test_kept_and_sent(house: House) -> None:
 
         assert found == [True]
         assert (job.status, job.firmware_job_id) == (JobStatus.COMPLETED, first.job_id)
-        path = tenant.builder.firmware.path(first.job_id)
+        path = await tenant.builder.firmware_file(first.job_id)
         assert path.read_bytes() == b"one"
         assert house.runs()[-1] == [
             *("--dashboard", "upload", "kitchen.yaml"),
             *("--device", "10.0.0.7", "--file", str(path)),
         ]
-        assert tenant.builder.firmware.find(second.job_id) is not None
+        assert second.job_id in kept_of(tenant)
     async with house.started() as tenant:
-        kept = tenant.builder.firmware.of("kitchen.yaml")
-        assert [one.job_ids for one in kept] == [(second.job_id,), (first.job_id,)]
+        assert kept_of(tenant) == [second.job_id, first.job_id]
         assert tenant.job(job).firmware_job_id == first.job_id
 
 
@@ -101,7 +106,7 @@ async def test_only_what_completed(house: House) -> None:
     async with house.started() as tenant:
         await house.build(tenant, b"one")
         await tenant.run("validate", "kitchen.yaml")
-        assert tenant.builder.firmware.of("kitchen.yaml") == []
+        assert kept_of(tenant) == []
 
 
 async def test_each_upload_is_its_own(house: House) -> None:
@@ -128,14 +133,13 @@ async def test_not_removed_before_it_is_sent(house: House) -> None:
         first = await house.build(tenant, b"one")
         submission = await upload(tenant, first.job_id)
         await tenant.running(submission.jobs[0])
-        store = tenant.builder.firmware
         # As what other jobs of this configuration would keep, which wait for it here.
         for number in range(KEPT + 1):
             house.builds.build(b"%d" % number)
             job = replace(first, job_id=f"{int(first.job_id, 16) + number + 1:022x}")
             await tenant.builder._keep(job)
-        assert store.find(first.job_id) is not None
-        assert len(store.of("kitchen.yaml")) == KEPT + 1
+        assert first.job_id in kept_of(tenant)
+        assert len(kept_of(tenant)) == KEPT + 1
         house.touch("go")
         (job,) = await tenant.ended(*submission.jobs)
         assert job.status is JobStatus.COMPLETED
@@ -174,7 +178,8 @@ async def test_damaged(house: House) -> None:
     """What was damaged meanwhile does not get onto a device."""
     async with house.started() as tenant:
         first = await house.build(tenant, b"one")
-        tenant.builder.firmware.path(first.job_id).write_bytes(b"eno")
+        path = await tenant.builder.firmware_file(first.job_id)
+        path.write_bytes(b"eno")
         submission = await upload(tenant, first.job_id)
         (job,) = await tenant.ended(*submission.jobs)
 

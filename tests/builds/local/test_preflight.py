@@ -16,6 +16,7 @@ import sys
 
 import pytest
 
+from custom_components.esphome_builds.builds.findings import Finding, Obstacle, Severity
 from custom_components.esphome_builds.builds.local import preflight as module
 from custom_components.esphome_builds.builds.local.preflight import (
     COMPILER_BYTES,
@@ -23,12 +24,9 @@ from custom_components.esphome_builds.builds.local.preflight import (
     DISK_MINIMUM_BYTES,
     ESPHOME_BYTES,
     MEMORY_MINIMUM_BYTES,
-    Finding,
     Folder,
     Host,
     Memory,
-    Obstacle,
-    Severity,
     ask_glibc,
     ask_loader,
     ask_memory,

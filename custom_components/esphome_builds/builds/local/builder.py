@@ -19,6 +19,7 @@ from ..builder import (
     Submission,
 )
 from ..diagnosis import INTERNAL_ERROR, Diagnosis, Verdict, stopped
+from ..kept import KeptFirmware, NoFirmwareError
 from ..log import JobLog
 from ..models import (
     BuilderKind,
@@ -37,7 +38,7 @@ from ..store import load_jobs
 from .configurations import InvalidName
 from .environment import compile_slots, share_cores
 from .environments import check_version
-from .firmware import FirmwareStore, NoFirmwareError
+from .firmware import FirmwareStore
 from .installer import Installer
 from .process import Command, end_leftovers
 from .run import EndedEarlyError, JobRun, arguments
@@ -109,10 +110,22 @@ class LocalBuilder(BaseBuilder):
                 await asyncio.wait([task])
         return self.jobs.get(job_id, job)
 
-    @property
-    def firmware(self) -> FirmwareStore:
-        """Return the firmwares of earlier builds."""
-        return self._firmware
+    @override
+    def firmware_of(self, configuration: str) -> list[KeptFirmware]:
+        """Return the kept firmware of a configuration, the newest first.
+
+        Raises `UnknownConfigurationError`.
+        """
+        self._require((configuration,))
+        return self._firmware.of(configuration)
+
+    @override
+    async def firmware_file(self, job_id: str, name: str | None = None) -> Path:
+        """Return where a kept file of a job is, the one to upload without a name.
+
+        Raises `NoFirmwareError` where there is none, or it is damaged.
+        """
+        return await asyncio.to_thread(self._firmware.path, job_id, name)
 
     @override
     async def submit(self, request: BuildRequest) -> Submission:

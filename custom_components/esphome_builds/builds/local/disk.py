@@ -19,6 +19,7 @@ import secrets
 import stat
 from typing import Final
 
+from ..usage import Measured, Usage
 from .built import read_storage
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,33 +37,6 @@ _BLOCK_BYTES: Final = 512
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
 
 type _Identity = tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """What one place takes on disk, in bytes; not complete: that is what was seen."""
-
-    size: int
-    entries: int
-    measured_at: datetime
-    complete: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
-    """What all places take, by the names that they were given."""
-
-    parts: Mapping[str, Measured]
-
-    @property
-    def total(self) -> int:
-        """Return the bytes of all places together."""
-        return sum(part.size for part in self.parts.values())
-
-    @property
-    def complete(self) -> bool:
-        """Return whether everything was counted."""
-        return all(part.complete for part in self.parts.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

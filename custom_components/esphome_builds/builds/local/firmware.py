@@ -11,7 +11,7 @@ as well: it has the boot loader and the partition table, which a blank device ne
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 import hashlib
 import logging
@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import orjson
 
+from ..kept import KeptFile, KeptFirmware, NoFirmwareError
 from ..models import Job
 from ..queue import HISTORY_OF_CONFIGURATION
 from .built import Firmware, Storage, look_at_firmware, read_storage
@@ -50,41 +51,6 @@ _SUFFIXES: Final = (".bin", ".uf2")
 _NAMES: Final = frozenset(
     {_FIRMWARE, _FACTORY, *(f"{_FIRMWARE}{suffix}" for suffix in _SUFFIXES)}
 )
-
-
-class NoFirmwareError(Exception):
-    """There is no such firmware, or what is there is not what was kept."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeptFile:
-    """One file of a firmware, as it was when it was kept."""
-
-    name: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeptFirmware:
-    """What a build made; the first file is the one to upload.
-
-    Builds that made the same share it: `job_ids` are theirs, the newest last.
-    """
-
-    folder: str
-    configuration: str
-    job_ids: tuple[str, ...]
-    files: tuple[KeptFile, ...]
-    kept_at: datetime
-    platform: str | None
-    version: str | None
-    config_hash: str | None
-
-    @property
-    def size(self) -> int:
-        """Return the bytes of all files."""
-        return sum(file.size for file in self.files)
 
 
 class FirmwareStore:

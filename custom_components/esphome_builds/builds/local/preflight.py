@@ -6,7 +6,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 import errno
 import math
 import os
@@ -19,6 +18,7 @@ import sys
 import tempfile
 from typing import Final
 
+from ..findings import BUILDS, Finding, Obstacle, Severity
 from ..models import JobKind
 
 COMPILER_BYTES: Final = 512 * 1024**2
@@ -45,7 +45,6 @@ OLDEST_ESPHOME: Final = (2026, 1, 0)
 OLDEST_PYTHON: Final = (3, 12)
 """What ESPHome's own metadata asks for."""
 
-_BUILDS: Final = frozenset({JobKind.COMPILE})
 _COMPILERS: Final = {"C": ("gcc", "clang", "cc"), "C++": ("g++", "clang++", "c++")}
 _ELF_BYTES: Final = 64
 _EVERYTHING: Final = frozenset(JobKind)
@@ -83,31 +82,6 @@ _TOOL_CHAINS: Final = frozenset(
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
-class Obstacle(StrEnum):
-    """What can stand in the way."""
-
-    ARCHITECTURE = "architecture"
-    COMPILER_MISSING = "compiler_missing"
-    DISK_FULL = "disk_full"
-    DISK_LOW = "disk_low"
-    ESPHOME_OLD = "esphome_old"
-    MEMORY_LOW = "memory_low"
-    MEMORY_SCARCE = "memory_scarce"
-    MEMORY_SMALL = "memory_small"
-    MUSL = "musl"
-    NOT_EXECUTABLE = "not_executable"
-    NOT_WRITABLE = "not_writable"
-    PYTHON_OLD = "python_old"
-
-
-class Severity(StrEnum):
-    """What it means for a job: it must not start, has to wait, or may go wrong."""
-
-    REFUSE = "refuse"
-    WAIT = "wait"
-    WARN = "warn"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Memory:
     """Bytes that processes started from here may take in all, now, and in free swap."""
@@ -143,29 +117,6 @@ class Host:
     runs_glibc: bool = True
     no_compiler_for: tuple[str, ...] = ()
     memory: Memory | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One obstacle, with what a sentence about it needs, and whom it concerns.
-
-    `platforms` is None where it does not matter for which a firmware is built.
-    """
-
-    obstacle: Obstacle
-    severity: Severity
-    facts: Mapping[str, str | int]
-    kinds: frozenset[JobKind] = _BUILDS
-    platforms: frozenset[str] | None = None
-
-    def concerns(self, kind: JobKind, platform: str | None) -> bool:
-        """Return whether it stands in the way of such a job.
-
-        Of an unknown platform (None) nothing is said that holds for some only.
-        """
-        return kind in self.kinds and (
-            self.platforms is None or platform in self.platforms
-        )
 
 
 def look(folder: Path, environment: Mapping[str, str]) -> Host:
@@ -468,7 +419,7 @@ def _of_folder(folder: Folder, managed: bool) -> Iterator[Finding]:
             obstacle=Obstacle.NOT_EXECUTABLE,
             severity=Severity.REFUSE,
             facts={"path": path},
-            kinds=_EVERYTHING if managed else _BUILDS,
+            kinds=_EVERYTHING if managed else BUILDS,
             platforms=None if managed else _TOOL_CHAINS,
         )
 
