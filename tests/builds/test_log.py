@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 import logging
 from pathlib import Path
 from random import Random
 import shutil
+import time
 
 from hypothesis import HealthCheck, given, settings, strategies as st
 import pytest
@@ -36,6 +37,15 @@ async def opened(folder: Path, total: int = 0) -> AsyncGenerator[JobLog]:
     log = JobLog(LogFiles(folder), total)
     yield log
     await log.close()
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the files below a folder that this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return [path for path in found if path.startswith(f"{folder}/")]
 
 
 @pytest.fixture
@@ -668,3 +678,32 @@ async def test_followed(log: JobLog) -> None:
     assert log.followed
     remove()
     assert not log.followed
+
+
+class SlowFiles(LogFiles):
+    """Files on a disk that takes its time."""
+
+    def write(self, first: int, data: bytes) -> None:
+        """Write late."""
+        time.sleep(0.02)
+        super().write(first, data)
+
+    def close(self) -> None:
+        """Close late."""
+        time.sleep(0.02)
+        super().close()
+
+
+@pytest.mark.parametrize("milliseconds", [0, 10, 20, 30, 40])
+async def test_canceled_while_it_is_closed(tmp_path: Path, milliseconds: int) -> None:
+    """Whatever it waits for, everything is written and no file is open afterwards."""
+    log = JobLog(SlowFiles(tmp_path))
+    log.append(["one", "two"])
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(milliseconds / 1000)
+
+    closing.cancel()
+    await asyncio.wait([closing])
+
+    assert (tmp_path / f"{0:012d}.log").read_text() == "one\ntwo\n"
+    assert not open_files(tmp_path)

@@ -152,10 +152,20 @@ class JobLog:
         """Publish and write what waits; no line may be added after this.
 
         What the disk does not take now is gone, so that it is not gone later, unsaid.
+        Whoever is canceled while this takes its time leaves no file open either.
         """
         # From now on nothing is written by the clock, when the file may be closed.
         self._closing = True
         self._close_batch()
+        ending = asyncio.create_task(self._write_to_the_end())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait([ending])
+            raise
+
+    async def _write_to_the_end(self) -> None:
+        """Write what waits, and close the file."""
         await self._written(self._next_batch)
         if self._unwritten:
             self._forget()

@@ -93,3 +93,18 @@ async def test_patience(
 
     assert (pauses[5] > 4 * pauses[0]) is grows
     assert all(it > 0 for it in pauses)
+
+
+async def test_stop_at_any_time(tries: Tries, session: ClientSession) -> None:
+    """Whatever a link waits for when it is stopped, no connection is left."""
+    connector = session.connector
+    assert connector is not None
+    for steps in range(200):
+        task = asyncio.create_task(tries.link.run())
+        for _ in range(steps):
+            if not tries.errors:
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not connector._acquired
+        tries.errors.clear()

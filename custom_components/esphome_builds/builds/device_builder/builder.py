@@ -236,12 +236,14 @@ class DeviceBuilder(BaseBuilder):
 
     async def _fetch_late(self, job: Job) -> None:
         """Get the output of a job that ended before anybody wanted to see it."""
-        with suppress(DeviceBuilderError, TimeoutError):
-            copy = await self._copies.fetch(job, self._client)
-            log = copy.log
-            await log.close()
-            self._update(replace(job, total_lines=log.total, elided_lines=log.elided))
-        self._copies.drop(job.job_id)
+        try:
+            with suppress(DeviceBuilderError, TimeoutError):
+                log = (await self._copies.fetch(job, self._client)).log
+                await log.close()
+                total, elided = log.total, log.elided
+                self._update(replace(job, total_lines=total, elided_lines=elided))
+        finally:
+            self._copies.drop(job.job_id)
 
     @property
     @override

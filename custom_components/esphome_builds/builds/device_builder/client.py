@@ -103,11 +103,20 @@ class Client:
         return self._error
 
     async def close(self) -> None:
-        """End the connection and everything that waits for it."""
+        """End the connection and everything that waits for it.
+
+        Whoever is canceled while the server has time to answer ends it at once.
+        """
         self._reader.cancel()
-        await asyncio.wait([self._reader])
-        # A reader that never began has closed nothing.
-        await self._close_socket()
+        try:
+            await asyncio.wait([self._reader])
+        except asyncio.CancelledError:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+            raise
+        finally:
+            # A reader that never began has closed nothing.
+            await self._close_socket()
 
     async def command(
         self,

@@ -35,6 +35,7 @@ class Copies:
         self._ties = ties
         self._on_growth = on_growth
         self._copies: dict[str, Copy] = {}
+        self._dropping: set[asyncio.Task[None]] = set()
         self._asked_for: dict[str, float] = {}
         self._taps: dict[str, asyncio.Task[None]] = {}
 
@@ -122,9 +123,12 @@ class Copies:
         return copy
 
     def drop(self, job_id: str) -> None:
-        """Let go of a log."""
-        self._copies.pop(job_id, None)
+        """Let go of a log, which may still be copied to."""
         self._asked_for.pop(job_id, None)
+        if (copy := self._copies.pop(job_id, None)) is not None:
+            task = asyncio.create_task(self._close_copy(job_id, copy))
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
 
     def cut_off(self, busy: Collection[str] = (), *, too_much: bool = False) -> None:
         """End all copying, since the connection has; busy ones are being completed.
@@ -139,10 +143,15 @@ class Copies:
 
     async def close(self) -> None:
         """Leave no task and no file open."""
-        for job_id in tuple(self._taps):
-            await self._stop_tap(job_id)
-        for copy in self._copies.values():
-            await copy.log.close()
+        for job_id, copy in tuple(self._copies.items()):
+            await self._close_copy(job_id, copy)
+        if self._dropping:
+            await asyncio.wait(self._dropping)
+
+    async def _close_copy(self, job_id: str, copy: Copy) -> None:
+        """Copy no more to a log."""
+        await self._stop_tap(job_id)
+        await copy.log.close()
 
     async def _stop_tap(self, job_id: str) -> None:
         if (task := self._taps.get(job_id)) is not None:
