@@ -21,6 +21,7 @@ from .builder import (
     BuilderUnavailableError,
     BuildRequest,
     InvalidRequestError,
+    NotAllowedError,
     Submission,
     UnknownConfigurationError,
     UnknownJobError,
@@ -163,12 +164,12 @@ class BaseBuilder(ABC):
         version: str | None,  # noqa: ARG002 - other kinds of builders use it
         requested_by: Requester | None = None,  # noqa: ARG002 - same
     ) -> Job:
-        """Raise `InvalidRequestError`: the ESPHome here is somebody else's."""
-        raise InvalidRequestError(NOT_MANAGED)
+        """Raise `NotAllowedError`: the ESPHome here is somebody else's."""
+        raise NotAllowedError(NOT_MANAGED)
 
     async def go_back(self) -> str:
-        """Raise `InvalidRequestError`: the ESPHome here is somebody else's."""
-        raise InvalidRequestError(NOT_MANAGED)
+        """Raise `NotAllowedError`: the ESPHome here is somebody else's."""
+        raise NotAllowedError(NOT_MANAGED)
 
     async def clean_all(self, requested_by: Requester | None = None) -> Submission:
         """Clean all configurations; raise `BuildError`."""
@@ -190,6 +191,10 @@ class BaseBuilder(ABC):
         """Return none, since none is kept; raise `UnknownConfigurationError`."""
         self._require((configuration,))
         return []
+
+    def find_firmware(self, job_id: str) -> KeptFirmware | None:  # noqa: ARG002 - other kinds of builders use it
+        """Return None, since nothing is kept."""
+        return None
 
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:  # noqa: ARG002 - other kinds of builders use it
         """Raise `NoFirmwareError`, since none is kept."""

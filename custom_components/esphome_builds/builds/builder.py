@@ -36,6 +36,10 @@ class InvalidRequestError(BuildError):
     """The request makes no sense; the message says why."""
 
 
+class NotAllowedError(InvalidRequestError):
+    """The request is none for this builder, or for now; the message says why."""
+
+
 class UnknownConfigurationError(BuildError):
     """The builder has no such configuration."""
 
@@ -134,14 +138,14 @@ class Builder(Protocol):
     ) -> Job:
         """Install an ESPHome, without a version the latest, and use it from then on.
 
-        Raises `InvalidRequestError` where the builder does not manage its own.
+        Raises `NotAllowedError` where the builder does not manage its own.
         """
         ...
 
     async def go_back(self) -> str:
         """Use the ESPHome again that was used before; return its version.
 
-        Raises `InvalidRequestError` where there is none.
+        Raises `NotAllowedError` where there is none.
         """
         ...
 
@@ -157,6 +161,10 @@ class Builder(Protocol):
 
         Raises `UnknownConfigurationError`.
         """
+        ...
+
+    def find_firmware(self, job_id: str) -> KeptFirmware | None:
+        """Return what a job made, if it is kept; the job may be forgotten."""
         ...
 
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:

@@ -16,12 +16,14 @@ from ..builder import (
     BuilderUnavailableError,
     BuildRequest,
     InvalidRequestError,
+    NotAllowedError,
     Submission,
 )
 from ..diagnosis import INTERNAL_ERROR, Diagnosis, Verdict, stopped
 from ..kept import KeptFirmware, NoFirmwareError
 from ..log import JobLog
 from ..models import (
+    BuilderInfo,
     BuilderKind,
     BuilderState,
     Cause,
@@ -120,6 +122,11 @@ class LocalBuilder(BaseBuilder):
         return self._firmware.of(configuration)
 
     @override
+    def find_firmware(self, job_id: str) -> KeptFirmware | None:
+        """Return what a job made, if it is kept; the job may be forgotten."""
+        return self._firmware.find(job_id)
+
+    @override
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:
         """Return where a kept file of a job is, the one to upload without a name.
 
@@ -164,7 +171,7 @@ class LocalBuilder(BaseBuilder):
     async def go_back(self) -> str:
         """Use the ESPHome again that was used before; return its version.
 
-        Raises `InvalidRequestError` where there is none, and `BuilderUnavailableError`.
+        Raises `NotAllowedError` where there is none, and `BuilderUnavailableError`.
         """
         try:
             environment = await self._managed().environments.go_back()
@@ -175,9 +182,9 @@ class LocalBuilder(BaseBuilder):
         return environment.version
 
     def _managed(self) -> Installer:
-        """Return what installs ESPHome; raise `InvalidRequestError` if nothing does."""
+        """Return what installs ESPHome; raise `NotAllowedError` if nothing does."""
         if self._installer is None:
-            raise InvalidRequestError(NOT_MANAGED)
+            raise NotAllowedError(NOT_MANAGED)
         return self._installer
 
     def _esphome(self) -> str:
@@ -195,6 +202,17 @@ class LocalBuilder(BaseBuilder):
             version=self._watch.version,
             problem=self._watch.message,
             configurations=self._watch.configurations,
+        )
+
+    @override
+    def _make_info(self) -> BuilderInfo:
+        """Return the builder as it is now, and which ESPHome there was before."""
+        info = super()._make_info()
+        if self._installer is None:
+            return info
+        previous = self._installer.environments.previous
+        return replace(
+            info, managed=True, previous_version=previous and previous.version
         )
 
     def _load(self) -> tuple[list[Job], int]:

@@ -20,7 +20,7 @@ from typing import Final
 
 import orjson
 
-from ..builder import InvalidRequestError
+from ..builder import InvalidRequestError, NotAllowedError
 from .files import read
 from .process import Command
 from .uv import install_arguments, uv_environment, venv_arguments
@@ -37,7 +37,7 @@ _CACHE: Final = ".cache"
 _OURS: Final = re.compile(rf"{_VERSION}-[0-9a-f]{{8}}(?:{re.escape(_CACHE)})?")
 
 
-class NothingToGoBackToError(InvalidRequestError):
+class NothingToGoBackToError(NotAllowedError):
     """No other version is kept."""
 
 
