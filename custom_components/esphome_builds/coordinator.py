@@ -39,9 +39,10 @@ STEPS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildData:
-    """What the entities of a builder show."""
+    """What the entities of a builder show; `disk_parts` are bytes."""
 
     builder: BuilderInfo
+    disk_parts: Mapping[str, int]
     running: frozenset[JobKind]
     last_job: Job | None
 
@@ -192,8 +193,12 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             self.async_set_updated_data(data)
 
     def _build_data(self) -> BuildData:
+        usage = self.builder.usage
         return BuildData(
             builder=self.builder.info,
+            disk_parts={name: part.size for name, part in usage.parts.items()}
+            if usage
+            else {},
             running=frozenset(
                 job.kind
                 for job in self.builder.jobs.values()

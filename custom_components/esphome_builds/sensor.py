@@ -10,12 +10,12 @@ from homeassistant.components.sensor import (
     SensorEntityDescription,
     SensorStateClass,
 )
-from homeassistant.const import EntityCategory, UnitOfTime
+from homeassistant.const import EntityCategory, UnitOfInformation, UnitOfTime
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 
-from .builds.models import BuilderState, JobKind, JobStatus
+from .builds.models import BuilderKind, BuilderState, JobKind, JobStatus
 from .const import ATTR_CAUSE, ATTR_CONFIGURATION, ATTR_JOB_ID, ATTR_KIND
 from .coordinator import BuildConfigEntry, BuildData
 from .entity import BuilderEntity, BuilderStateEntity
@@ -102,6 +102,19 @@ SENSORS = (
         value_fn=lambda data: data.builder.esphome_version,
     ),
 )
+DISK_USAGE = BuilderSensorDescription(
+    key="disk_usage",
+    translation_key="disk_usage",
+    device_class=SensorDeviceClass.DATA_SIZE,
+    entity_category=EntityCategory.DIAGNOSTIC,
+    native_unit_of_measurement=UnitOfInformation.BYTES,
+    suggested_display_precision=1,
+    suggested_unit_of_measurement=UnitOfInformation.GIBIBYTES,
+    state_class=SensorStateClass.MEASUREMENT,
+    attributes_fn=lambda data: dict(data.disk_parts),
+    value_fn=lambda data: data.builder.disk_usage,
+)
+"""What all files of a local builder take."""
 
 
 async def async_setup_entry(
@@ -111,10 +124,14 @@ async def async_setup_entry(
 ) -> None:
     """Add the sensors of a builder."""
     coordinator = entry.runtime_data
+    descriptions = list(SENSORS)
+    if coordinator.data.builder.kind is BuilderKind.LOCAL:
+        # The disk of a server is not ours to look at.
+        descriptions.append(DISK_USAGE)
     async_add_entities(
         [
             StatusSensor(coordinator, STATUS),
-            *(BuilderSensor(coordinator, description) for description in SENSORS),
+            *(BuilderSensor(coordinator, description) for description in descriptions),
         ]
     )
 

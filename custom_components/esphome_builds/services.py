@@ -39,6 +39,7 @@ from .devices import async_device_name
 from .errors import translated_errors
 
 SERVICE_CANCEL: Final = "cancel"
+SERVICE_CLEAN_ALL: Final = "clean_all"
 
 _NAMES: Final = vol.All(cv.ensure_list, [cv.string])
 _TARGET: Final[dict[vol.Marker, Any]] = {
@@ -48,6 +49,12 @@ _TARGET: Final[dict[vol.Marker, Any]] = {
 }
 _CANCEL: Final = vol.Schema(
     {**_TARGET, vol.Optional(ATTR_JOB_ID, default=list): _NAMES}
+)
+_CLEAN_ALL: Final = vol.Schema(
+    {
+        vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string,
+        vol.Optional(ATTR_WAIT, default=False): cv.boolean,
+    }
 )
 _SUBMIT: Final = vol.Schema(
     {
@@ -81,6 +88,14 @@ def async_setup_services(hass: HomeAssistant) -> None:
     async_register_admin_service(
         hass, DOMAIN, SERVICE_CANCEL, _async_cancel, _CANCEL, SupportsResponse.OPTIONAL
     )
+    async_register_admin_service(
+        hass,
+        DOMAIN,
+        SERVICE_CLEAN_ALL,
+        _async_clean_all,
+        _CLEAN_ALL,
+        SupportsResponse.OPTIONAL,
+    )
 
 
 async def _async_submit(call: ServiceCall) -> ServiceResponse:
@@ -96,10 +111,15 @@ async def _async_submit(call: ServiceCall) -> ServiceResponse:
                 requested_by=requester(call.context),
             )
         )
-    jobs: Iterable[Job] = submission.jobs
-    if call.data[ATTR_WAIT]:
-        jobs = await coordinator.async_wait(jobs)
-    return _response(call, jobs)
+    return await _async_answer(call, coordinator, submission.jobs)
+
+
+async def _async_clean_all(call: ServiceCall) -> ServiceResponse:
+    """Remove all that was built, and wait for that if it is wanted."""
+    with translated_errors():
+        coordinator = _async_coordinator(call)
+        submission = await coordinator.builder.clean_all(requester(call.context))
+    return await _async_answer(call, coordinator, submission.jobs)
 
 
 async def _async_cancel(call: ServiceCall) -> ServiceResponse:
@@ -196,6 +216,15 @@ def _active(coordinator: BuildCoordinator, names: Iterable[str]) -> set[str]:
         for job in jobs
         if job.configuration in names and not job.status.ended
     }
+
+
+async def _async_answer(
+    call: ServiceCall, coordinator: BuildCoordinator, jobs: Iterable[Job]
+) -> ServiceResponse:
+    """Return the response with the jobs, when they have ended if that is wanted."""
+    if call.data[ATTR_WAIT]:
+        jobs = await coordinator.async_wait(jobs)
+    return _response(call, jobs)
 
 
 def _response(call: ServiceCall, jobs: Iterable[Job]) -> ServiceResponse:

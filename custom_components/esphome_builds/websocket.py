@@ -25,6 +25,7 @@ from .builds.builder import (
     BuilderUnavailableError,
     BuildRequest,
     InvalidRequestError,
+    Submission,
     UnknownConfigurationError,
     UnknownJobError,
 )
@@ -63,7 +64,9 @@ def async_register_commands(hass: HomeAssistant) -> None:
     """Register all commands."""
     for command in (
         ws_list_builders,
+        ws_clean_all,
         ws_list_configurations,
+        ws_list_firmware,
         ws_list_jobs,
         ws_get_job,
         ws_submit_jobs,
@@ -112,6 +115,25 @@ def ws_list_builders(
 @websocket_api.require_admin
 @websocket_api.websocket_command(
     {
+        vol.Required("type"): "esphome_builds/builders/clean_all",
+        vol.Optional("entry_id"): str,
+    }
+)
+@websocket_api.async_response
+@_answers_errors
+async def ws_clean_all(
+    hass: HomeAssistant, connection: ActiveConnection, msg: dict[str, Any]
+) -> None:
+    """Remove all that a builder has built."""
+    coordinator = async_coordinator(hass, msg.get("entry_id"))
+    who = requester(connection.context(msg))
+    submission = await coordinator.builder.clean_all(who)
+    connection.send_result(msg["id"], _submitted(submission))
+
+
+@websocket_api.require_admin
+@websocket_api.websocket_command(
+    {
         vol.Required("type"): "esphome_builds/configurations/list",
         vol.Optional("entry_id"): str,
     }
@@ -127,6 +149,27 @@ async def ws_list_configurations(
         configuration.as_dict() for configuration in coordinator.configurations.values()
     ]
     connection.send_result(msg["id"], {"configurations": configurations})
+
+
+@websocket_api.require_admin
+@websocket_api.websocket_command(
+    {
+        vol.Required("type"): "esphome_builds/firmware/list",
+        vol.Optional("entry_id"): str,
+        vol.Required("configuration"): str,
+    }
+)
+@websocket_api.async_response
+@_answers_errors
+async def ws_list_firmware(
+    hass: HomeAssistant, connection: ActiveConnection, msg: dict[str, Any]
+) -> None:
+    """List the firmware that is kept of a configuration, the newest first."""
+    coordinator = async_coordinator(hass, msg.get("entry_id"))
+    firmware = [
+        kept.as_dict() for kept in coordinator.builder.firmware_of(msg["configuration"])
+    ]
+    connection.send_result(msg["id"], {"firmware": firmware})
 
 
 @websocket_api.require_admin
@@ -208,13 +251,7 @@ async def ws_submit_jobs(
             requested_by=requester(connection.context(msg)),
         )
     )
-    connection.send_result(
-        msg["id"],
-        {
-            "jobs": [job.as_dict() for job in submission.jobs],
-            "attached": list(submission.attached),
-        },
-    )
+    connection.send_result(msg["id"], _submitted(submission))
 
 
 @websocket_api.require_admin
@@ -305,6 +342,14 @@ async def ws_follow_job(
             coordinator.builder, msg["job_id"], budget, msg.get("from_line")
         )
         async_stream(hass, connection, msg["id"], events)
+
+
+def _submitted(submission: Submission) -> dict[str, Any]:
+    """Return the result of a command that makes or finds jobs."""
+    return {
+        "jobs": [job.as_dict() for job in submission.jobs],
+        "attached": list(submission.attached),
+    }
 
 
 async def _builder_events(

@@ -133,6 +133,10 @@ class StandIn:
         """Keep none."""
         return []
 
+    def find_firmware(self, job_id: str) -> KeptFirmware | None:  # noqa: ARG002 - same
+        """Keep none."""
+        return None
+
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:  # noqa: ARG002 - same
         """Keep none."""
         raise NoFirmwareError(job_id)
