@@ -17,21 +17,23 @@ import sys
 import pytest
 
 from custom_components.esphome_builds.builds.findings import Finding, Obstacle, Severity
-from custom_components.esphome_builds.builds.local import preflight as module
-from custom_components.esphome_builds.builds.local.preflight import (
-    COMPILER_BYTES,
-    DISK_LOW_BYTES,
-    DISK_MINIMUM_BYTES,
-    ESPHOME_BYTES,
-    MEMORY_MINIMUM_BYTES,
+from custom_components.esphome_builds.builds.local import host as module
+from custom_components.esphome_builds.builds.local.host import (
     Folder,
     Host,
     Memory,
     ask_glibc,
     ask_loader,
     ask_memory,
-    findings,
     look,
+)
+from custom_components.esphome_builds.builds.local.preflight import (
+    COMPILER_BYTES,
+    DISK_LOW_BYTES,
+    DISK_MINIMUM_BYTES,
+    ESPHOME_BYTES,
+    MEMORY_MINIMUM_BYTES,
+    findings,
     parallel_compilers,
 )
 from custom_components.esphome_builds.builds.models import JobKind

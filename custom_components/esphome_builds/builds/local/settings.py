@@ -28,7 +28,8 @@ class LocalSettings:
     `esphome` is the executable's path, or empty for one that the builder installs by
     and for `python`. `cache_dir` is the builder's own; `tools_dir` holds tool chains
     that several builders may share. `compile_slots` is None for as many as suit the
-    host.
+    host. `build_limit` is how many bytes all build trees together may take, None for
+    as many as there are.
     """
 
     entry_id: str
@@ -38,6 +39,7 @@ class LocalSettings:
     cache_dir: Path
     tools_dir: Path
     compile_slots: int | None = None
+    build_limit: int | None = None
     limits: Mapping[JobKind, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
     python: Path = field(default_factory=lambda: Path(sys.executable))
 
@@ -50,6 +52,16 @@ class LocalSettings:
     def environments_dir(self) -> Path:
         """Return where the builder installs ESPHome."""
         return self.cache_dir / "esphome"
+
+    @property
+    def trash_dir(self) -> Path:
+        """Return where what was given up waits to be removed."""
+        return self.cache_dir / "trash"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Return where the logs of jobs are."""
+        return self.cache_dir / "logs"
 
     @property
     def firmware_dir(self) -> Path:
