@@ -196,10 +196,6 @@ class BaseBuilder(ABC):
         """Return None, since nothing is kept."""
         return None
 
-    def find_firmware(self, job_id: str) -> KeptFirmware | None:  # noqa: ARG002 - other kinds of builders use it
-        """Return None, since nothing is kept."""
-        return None
-
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:  # noqa: ARG002 - other kinds of builders use it
         """Raise `NoFirmwareError`, since none is kept."""
         raise NoFirmwareError(f"The firmware of job {job_id} is not kept.")

@@ -167,10 +167,6 @@ class Builder(Protocol):
         """Return what a job made, if it is kept; the job may be forgotten."""
         ...
 
-    def find_firmware(self, job_id: str) -> KeptFirmware | None:
-        """Return what a job made, if it is kept; the job may be forgotten."""
-        ...
-
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:
         """Return where a kept file of a job is, the one to upload without a name.
 

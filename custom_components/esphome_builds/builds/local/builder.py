@@ -127,11 +127,6 @@ class LocalBuilder(BaseBuilder):
         return self._firmware.find(job_id)
 
     @override
-    def find_firmware(self, job_id: str) -> KeptFirmware | None:
-        """Return what a job made, if it is kept; the job may be forgotten."""
-        return self._firmware.find(job_id)
-
-    @override
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:
         """Return where a kept file of a job is, the one to upload without a name.
 
