@@ -38,6 +38,7 @@ PLATFORMS = [
     Platform.BUTTON,
     Platform.EVENT,
     Platform.SENSOR,
+    Platform.UPDATE,
 ]
 
 _CREATE: Final[

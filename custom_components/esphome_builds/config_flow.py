@@ -15,9 +15,16 @@ from homeassistant.config_entries import (
     ConfigFlowResult,
     OptionsFlowWithReload,
 )
-from homeassistant.const import CONF_PASSWORD, CONF_URL, CONF_USERNAME, UnitOfTime
+from homeassistant.const import (
+    CONF_PASSWORD,
+    CONF_URL,
+    CONF_USERNAME,
+    UnitOfInformation,
+    UnitOfTime,
+)
 from homeassistant.core import callback
 from homeassistant.helpers.selector import (
+    BooleanSelector,
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
@@ -38,6 +45,8 @@ from .builds.local.environment import EsphomeFailedError, EsphomeMissingError
 from .builds.local.settings import DEFAULT_LIMITS
 from .builds.models import BuilderKind, JobKind
 from .const import (
+    CONF_BETAS,
+    CONF_BUILD_LIMIT,
     CONF_COMPILE_IDLE_LIMIT,
     CONF_COMPILE_LIMIT,
     CONF_COMPILE_SLOTS,
@@ -49,15 +58,16 @@ from .const import (
 )
 from .coordinator import BuildConfigEntry
 from .device_builder import async_known_server, async_probe
-from .local import async_test_esphome
+from .local import DEFAULT_BUILD_LIMIT, async_obstacle, async_test_esphome
 
+_MAX_GIB: Final = 10_000
 _MAX_MINUTES: Final = 24 * 60
 _MAX_SLOTS: Final = 16
 
 
-def _number(maximum: int, unit: str | None = None) -> vol.All:
-    """Return a field for a whole number from 1 on."""
-    config = NumberSelectorConfig(min=1, max=maximum, mode=NumberSelectorMode.BOX)
+def _number(maximum: int, unit: str | None = None, minimum: int = 1) -> vol.All:
+    """Return a field for a whole number."""
+    config = NumberSelectorConfig(min=minimum, max=maximum, mode=NumberSelectorMode.BOX)
     if unit is not None:
         config["unit_of_measurement"] = unit
     return vol.All(NumberSelector(config), vol.Coerce(int))
@@ -104,7 +114,13 @@ _OPTIONS: Final = vol.Schema(
         **_limit(CONF_COMPILE_LIMIT, DEFAULT_LIMITS[JobKind.COMPILE].total),
         **_limit(CONF_COMPILE_IDLE_LIMIT, DEFAULT_LIMITS[JobKind.COMPILE].idle),
         **_limit(CONF_UPLOAD_LIMIT, DEFAULT_LIMITS[JobKind.UPLOAD].total),
+        vol.Required(CONF_BUILD_LIMIT, default=DEFAULT_BUILD_LIMIT): _number(
+            _MAX_GIB, UnitOfInformation.GIBIBYTES, minimum=0
+        ),
     }
+)
+_MANAGED_OPTIONS: Final = _OPTIONS.extend(
+    {vol.Required(CONF_BETAS, default=False): BooleanSelector()}
 )
 
 
@@ -152,6 +168,7 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Ask for the folder and for ESPHome, and try both."""
         errors: dict[str, str] = {}
+        facts: dict[str, str] = {}
         if user_input is not None:
             given = user_input[CONF_CONFIG_DIR].strip()
             esphome = user_input.get(CONF_ESPHOME, "").strip()
@@ -160,12 +177,9 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
             )
             if folder is None:
                 errors[CONF_CONFIG_DIR] = "config_dir_missing"
-            try:
-                await async_test_esphome(self.hass, esphome)
-            except EsphomeMissingError:
-                errors[CONF_ESPHOME] = "esphome_missing"
-            except EsphomeFailedError:
-                errors[CONF_ESPHOME] = "esphome_failed"
+            problem, facts = await self._async_try_esphome(esphome)
+            if problem is not None:
+                errors[CONF_ESPHOME] = problem
             if folder is not None and not errors:
                 return await self._async_finish(folder, esphome)
         return self.async_show_form(
@@ -173,8 +187,28 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
             data_schema=self.add_suggested_values_to_schema(
                 _LOCAL, user_input or self._suggested_values()
             ),
+            description_placeholders=facts,
             errors=errors,
         )
+
+    async def _async_try_esphome(
+        self, esphome: str
+    ) -> tuple[str | None, dict[str, str]]:
+        """Return what is wrong with an executable, and what a text about it needs.
+
+        Without one, it is what makes it impossible to install ESPHome.
+        """
+        try:
+            if esphome:
+                await async_test_esphome(self.hass, esphome)
+            elif (finding := await async_obstacle(self.hass)) is not None:
+                facts = {name: str(fact) for name, fact in finding.facts.items()}
+                return finding.obstacle.value, facts
+        except EsphomeMissingError:
+            return "esphome_missing", {}
+        except EsphomeFailedError:
+            return "esphome_failed", {}
+        return None, {}
 
     def _suggested_values(self) -> dict[str, Any]:
         """Return what the form shows first."""
@@ -347,10 +381,11 @@ class BuildsOptionsFlow(OptionsFlowWithReload):
         """Ask for all options at once."""
         if user_input is not None:
             return self.async_create_entry(data=user_input)
+        managed = not self.config_entry.data[CONF_ESPHOME]
         return self.async_show_form(
             step_id="init",
             data_schema=self.add_suggested_values_to_schema(
-                _OPTIONS, self.config_entry.options
+                _MANAGED_OPTIONS if managed else _OPTIONS, self.config_entry.options
             ),
         )
 

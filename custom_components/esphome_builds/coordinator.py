@@ -86,7 +86,7 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         """Load the builder's jobs; raise `BuilderUnavailableError`."""
         await self.builder.start()
         self._device_ids = async_device_ids(self.hass)
-        ended = (job for job in self.builder.jobs.values() if job.status.ended)
+        ended = filter(_is_ended_build, self.builder.jobs.values())
         self._last_job = max(ended, key=_finished_at, default=None)
         self.data = self._build_data()
         self._listening = [
@@ -174,7 +174,7 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     @callback
     def _async_on_step(self, job: Job) -> None:
         """Tell automations that a job has another status."""
-        if job.status.ended:
+        if _is_ended_build(job):
             self._last_job = job
         step = STEPS[job.status]
         for listener in tuple(self._step_listeners):
@@ -226,6 +226,11 @@ def job_context(job: Job) -> Context:
     if (requester := job.requested_by) is None:
         return Context()
     return Context(user_id=requester.user_id, parent_id=requester.context_id)
+
+
+def _is_ended_build(job: Job) -> bool:
+    """Return whether a job is over that was about a configuration."""
+    return job.status.ended and job.kind is not JobKind.INSTALL_ESPHOME
 
 
 def _finished_at(job: Job) -> float:

@@ -2,9 +2,9 @@
 
 from typing import override
 
-from homeassistant.const import CONF_URL
+from homeassistant.const import CONF_URL, Platform
 from homeassistant.core import callback
-from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.device_registry import DeviceEntryType, DeviceInfo
 from homeassistant.helpers.entity import EntityDescription
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
@@ -25,8 +25,7 @@ class BuilderEntity(CoordinatorEntity[BuildCoordinator]):
         """Belong to the builder's device."""
         super().__init__(coordinator)
         self.entity_description = description
-        entry_id = coordinator.config_entry.entry_id
-        self._attr_unique_id = f"{entry_id}_{description.key}"
+        self._attr_unique_id = _unique_id(coordinator, description)
         self._attr_device_info = _device_info(coordinator)
 
 
@@ -47,6 +46,21 @@ def async_update_device(coordinator: BuildCoordinator) -> None:
     dr.async_get(coordinator.hass).async_get_or_create(
         config_entry_id=coordinator.config_entry.entry_id, **_device_info(coordinator)
     )
+
+
+@callback
+def async_forget_entity(
+    coordinator: BuildCoordinator, platform: Platform, description: EntityDescription
+) -> None:
+    """Remove an entity that a builder had when it was set up in another way."""
+    registry = er.async_get(coordinator.hass)
+    unique_id = _unique_id(coordinator, description)
+    if entity_id := registry.async_get_entity_id(platform, DOMAIN, unique_id):
+        registry.async_remove(entity_id)
+
+
+def _unique_id(coordinator: BuildCoordinator, description: EntityDescription) -> str:
+    return f"{coordinator.config_entry.entry_id}_{description.key}"
 
 
 def _device_info(coordinator: BuildCoordinator) -> DeviceInfo:

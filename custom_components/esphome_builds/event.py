@@ -55,7 +55,8 @@ class BuildsEvent(BuilderEntity, EventEntity):
             step,
             {
                 ATTR_JOB_ID: job.job_id,
-                ATTR_CONFIGURATION: job.configuration,
+                # An installation of ESPHome belongs to none.
+                ATTR_CONFIGURATION: job.configuration or None,
                 ATTR_KIND: job.kind,
                 ATTR_CAUSE: job.cause,
                 ATTR_MESSAGE: job.message,

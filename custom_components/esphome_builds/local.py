@@ -1,21 +1,30 @@
 """From a config entry to a local builder."""
 
+from functools import partial
 import os
 from pathlib import Path
+import shutil
+from typing import Final
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 
+from .builds.findings import Finding, Obstacle, Severity
 from .builds.local.builder import LocalBuilder
 from .builds.local.environment import (
     build_environment,
     esphome_version,
     find_esphome,
 )
+from .builds.local.host import look
+from .builds.local.preflight import findings
 from .builds.local.process import Limits
 from .builds.local.settings import DEFAULT_LIMITS, LocalSettings
+from .builds.local.uv import latest_version
 from .builds.models import JobKind
 from .const import (
+    CONF_BETAS,
+    CONF_BUILD_LIMIT,
     CONF_COMPILE_IDLE_LIMIT,
     CONF_COMPILE_LIMIT,
     CONF_COMPILE_SLOTS,
@@ -23,6 +32,19 @@ from .const import (
     CONF_ESPHOME,
     CONF_UPLOAD_LIMIT,
     DOMAIN,
+)
+
+DEFAULT_BUILD_LIMIT: Final = 20
+"""What all build trees of a builder may take if nobody says otherwise, in GiB."""
+
+_IMPOSSIBLE: Final = frozenset(
+    {
+        # ESPHome itself could be installed, but nothing that compiles for a device.
+        Obstacle.MUSL,
+        Obstacle.NOT_EXECUTABLE,
+        Obstacle.NOT_WRITABLE,
+        Obstacle.PYTHON_OLD,
+    }
 )
 
 
@@ -40,10 +62,11 @@ def local_settings(hass: HomeAssistant, entry: ConfigEntry) -> LocalSettings:
         entry_id=entry.entry_id,
         title=entry.title,
         config_dir=Path(entry.data[CONF_CONFIG_DIR]),
-        esphome=entry.data[CONF_ESPHOME] or "esphome",
+        esphome=entry.data[CONF_ESPHOME],
         cache_dir=cache_dir(hass, entry.entry_id),
         tools_dir=_tools_dir(hass),
         compile_slots=entry.options.get(CONF_COMPILE_SLOTS),
+        build_limit=_build_limit(entry),
         limits=_limits(entry),
     )
 
@@ -63,8 +86,53 @@ async def async_test_esphome(hass: HomeAssistant, esphome: str) -> None:
     await esphome_version(executable, environment)
 
 
+async def async_obstacle(hass: HomeAssistant) -> Finding | None:
+    """Return what makes it impossible that a builder installs ESPHome, if anything."""
+    tools_dir = _tools_dir(hass)
+    environment = build_environment(
+        os.environ, data_dir=tools_dir / "data", tools_dir=tools_dir
+    )
+    host = await hass.async_add_executor_job(look, tools_dir.parent, environment)
+    found = findings(host, esphome_version=None, managed=True)
+    return next(
+        (
+            finding
+            for finding in found
+            if finding.severity is Severity.REFUSE and finding.obstacle in _IMPOSSIBLE
+        ),
+        None,
+    )
+
+
+async def async_latest_esphome(hass: HomeAssistant, entry: ConfigEntry) -> str:
+    """Return the latest ESPHome that an entry's builder could install.
+
+    Raises `LatestUnknownError`.
+    """
+    return await latest_version(
+        local_settings(hass, entry).python,
+        os.environ,
+        betas=entry.options.get(CONF_BETAS, False),
+    )
+
+
+async def async_has_ccache(hass: HomeAssistant, entry: ConfigEntry) -> bool:
+    """Return whether builds find ccache, which makes the same only once."""
+    path = local_settings(hass, entry).environment.get("PATH")
+    found = await hass.async_add_executor_job(
+        partial(shutil.which, path=path), "ccache"
+    )
+    return found is not None
+
+
 def _tools_dir(hass: HomeAssistant) -> Path:
     return Path(hass.config.cache_path(DOMAIN)) / "tools"
+
+
+def _build_limit(entry: ConfigEntry) -> int | None:
+    """Return how many bytes build trees may take; the option is in GiB, or 0."""
+    limit: int = entry.options.get(CONF_BUILD_LIMIT, DEFAULT_BUILD_LIMIT)
+    return limit * 1024**3 or None
 
 
 def _limits(entry: ConfigEntry) -> dict[JobKind, Limits]:

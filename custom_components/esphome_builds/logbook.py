@@ -10,7 +10,7 @@ from homeassistant.components.logbook import (
 )
 from homeassistant.core import HomeAssistant, callback
 
-from .builds.models import JobStatus
+from .builds.models import JobKind, JobStatus
 from .const import DOMAIN, EVENT_BUILD
 
 _WORDS = {JobStatus.CANCELLED.value: "canceled"}
@@ -31,10 +31,13 @@ def async_describe_events(
 def _async_describe(event: LazyEventPartialState) -> dict[str, Any]:
     """Tell a step of a job in words, such as "compile failed: …"."""
     step, job = event.data["type"], event.data["job"]
-    message = f"{job['kind']} {_WORDS.get(step, step)}"
+    kind, name = job["kind"], job["configuration"]
+    if kind == JobKind.INSTALL_ESPHOME:
+        kind, name = "installation", f"ESPHome {job['esphome_version'] or ''}".rstrip()
+    message = f"{kind} {_WORDS.get(step, step)}"
     if job["message"]:
         message = f"{message}: {job['message']}"
     return {
-        LOGBOOK_ENTRY_NAME: job["configuration"],
+        LOGBOOK_ENTRY_NAME: name,
         LOGBOOK_ENTRY_MESSAGE: message,
     }

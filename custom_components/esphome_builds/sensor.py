@@ -27,6 +27,7 @@ _WORK = {
     JobKind.COMPILE: "compiling",
     JobKind.CLEAN: "compiling",
     JobKind.VALIDATE: "validating",
+    JobKind.INSTALL_ESPHOME: "installing",
 }
 """What a builder is doing while it runs jobs; the first of several counts."""
 
@@ -63,7 +64,14 @@ STATUS = BuilderSensorDescription(
     key="status",
     translation_key="status",
     device_class=SensorDeviceClass.ENUM,
-    options=[_IDLE, "validating", "compiling", "uploading", _UNAVAILABLE],
+    options=[
+        _IDLE,
+        "installing",
+        "validating",
+        "compiling",
+        "uploading",
+        _UNAVAILABLE,
+    ],
     value_fn=_status,
 )
 SENSORS = (

@@ -31,6 +31,7 @@ from .const import (
     ATTR_CONFIGURATION,
     ATTR_JOB_ID,
     ATTR_REPLACE,
+    ATTR_VERSION,
     ATTR_WAIT,
     DOMAIN,
 )
@@ -40,6 +41,8 @@ from .errors import translated_errors
 
 SERVICE_CANCEL: Final = "cancel"
 SERVICE_CLEAN_ALL: Final = "clean_all"
+SERVICE_GO_BACK: Final = "go_back"
+SERVICE_INSTALL_ESPHOME: Final = "install_esphome"
 
 _NAMES: Final = vol.All(cv.ensure_list, [cv.string])
 _TARGET: Final[dict[vol.Marker, Any]] = {
@@ -56,6 +59,8 @@ _CLEAN_ALL: Final = vol.Schema(
         vol.Optional(ATTR_WAIT, default=False): cv.boolean,
     }
 )
+_GO_BACK: Final = vol.Schema({vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string})
+_INSTALL_ESPHOME: Final = _CLEAN_ALL.extend({vol.Optional(ATTR_VERSION): cv.string})
 _SUBMIT: Final = vol.Schema(
     {
         **_TARGET,
@@ -67,7 +72,9 @@ _SUBMIT_ADDRESSED: Final = _SUBMIT.extend({vol.Optional(ATTR_ADDRESS): cv.string
 _SCHEMAS: Final = {
     RequestKind.VALIDATE: _SUBMIT,
     RequestKind.COMPILE: _SUBMIT,
-    RequestKind.UPLOAD: _SUBMIT_ADDRESSED,
+    RequestKind.UPLOAD: _SUBMIT_ADDRESSED.extend(
+        {vol.Optional(ATTR_JOB_ID): cv.string}
+    ),
     RequestKind.INSTALL: _SUBMIT_ADDRESSED,
     RequestKind.CLEAN: _SUBMIT,
 }
@@ -85,17 +92,15 @@ def async_setup_services(hass: HomeAssistant) -> None:
             schema,
             SupportsResponse.OPTIONAL,
         )
-    async_register_admin_service(
-        hass, DOMAIN, SERVICE_CANCEL, _async_cancel, _CANCEL, SupportsResponse.OPTIONAL
-    )
-    async_register_admin_service(
-        hass,
-        DOMAIN,
-        SERVICE_CLEAN_ALL,
-        _async_clean_all,
-        _CLEAN_ALL,
-        SupportsResponse.OPTIONAL,
-    )
+    for name, action, schema in (
+        (SERVICE_CANCEL, _async_cancel, _CANCEL),
+        (SERVICE_CLEAN_ALL, _async_clean_all, _CLEAN_ALL),
+        (SERVICE_GO_BACK, _async_go_back, _GO_BACK),
+        (SERVICE_INSTALL_ESPHOME, _async_install_esphome, _INSTALL_ESPHOME),
+    ):
+        async_register_admin_service(
+            hass, DOMAIN, name, action, schema, SupportsResponse.OPTIONAL
+        )
 
 
 async def _async_submit(call: ServiceCall) -> ServiceResponse:
@@ -107,6 +112,7 @@ async def _async_submit(call: ServiceCall) -> ServiceResponse:
                 kind=RequestKind(call.service),
                 configurations=_async_configurations(call, coordinator),
                 address=call.data.get(ATTR_ADDRESS),
+                firmware_job_id=call.data.get(ATTR_JOB_ID),
                 replace=call.data[ATTR_REPLACE],
                 requested_by=requester(call.context),
             )
@@ -120,6 +126,23 @@ async def _async_clean_all(call: ServiceCall) -> ServiceResponse:
         coordinator = _async_coordinator(call)
         submission = await coordinator.builder.clean_all(requester(call.context))
     return await _async_answer(call, coordinator, submission.jobs)
+
+
+async def _async_install_esphome(call: ServiceCall) -> ServiceResponse:
+    """Install an ESPHome, and wait for that if it is wanted."""
+    with translated_errors():
+        coordinator = _async_coordinator(call)
+        job = await coordinator.builder.install_esphome(
+            call.data.get(ATTR_VERSION), requester(call.context)
+        )
+    return await _async_answer(call, coordinator, [job])
+
+
+async def _async_go_back(call: ServiceCall) -> ServiceResponse:
+    """Use the ESPHome again that was used before."""
+    with translated_errors():
+        version = await _async_coordinator(call).builder.go_back()
+    return {"version": version} if call.return_response else None
 
 
 async def _async_cancel(call: ServiceCall) -> ServiceResponse:

@@ -25,6 +25,7 @@ from .builds.builder import (
     BuilderUnavailableError,
     BuildRequest,
     InvalidRequestError,
+    NotAllowedError,
     Submission,
     UnknownConfigurationError,
     UnknownJobError,
@@ -46,6 +47,7 @@ ERR_BUILDER_UNAVAILABLE: Final = "builder_unavailable"
 
 _CODES: Final[dict[type[BuildError], str]] = {
     BuilderUnavailableError: ERR_BUILDER_UNAVAILABLE,
+    NotAllowedError: websocket_api.ERR_NOT_ALLOWED,
     InvalidRequestError: websocket_api.ERR_INVALID_FORMAT,
     UnknownBuilderError: websocket_api.ERR_NOT_FOUND,
     UnknownConfigurationError: websocket_api.ERR_NOT_FOUND,
@@ -65,6 +67,8 @@ def async_register_commands(hass: HomeAssistant) -> None:
     for command in (
         ws_list_builders,
         ws_clean_all,
+        ws_install_esphome,
+        ws_go_back,
         ws_list_configurations,
         ws_list_firmware,
         ws_list_jobs,
@@ -129,6 +133,45 @@ async def ws_clean_all(
     who = requester(connection.context(msg))
     submission = await coordinator.builder.clean_all(who)
     connection.send_result(msg["id"], _submitted(submission))
+
+
+@websocket_api.require_admin
+@websocket_api.websocket_command(
+    {
+        vol.Required("type"): "esphome_builds/builders/install_esphome",
+        vol.Optional("entry_id"): str,
+        vol.Optional("version"): vol.Any(str, None),
+    }
+)
+@websocket_api.async_response
+@_answers_errors
+async def ws_install_esphome(
+    hass: HomeAssistant, connection: ActiveConnection, msg: dict[str, Any]
+) -> None:
+    """Install an ESPHome for a builder that manages its own."""
+    coordinator = async_coordinator(hass, msg.get("entry_id"))
+    job = await coordinator.builder.install_esphome(
+        msg.get("version"), requester(connection.context(msg))
+    )
+    connection.send_result(msg["id"], {"job": job.as_dict()})
+
+
+@websocket_api.require_admin
+@websocket_api.websocket_command(
+    {
+        vol.Required("type"): "esphome_builds/builders/go_back",
+        vol.Optional("entry_id"): str,
+    }
+)
+@websocket_api.async_response
+@_answers_errors
+async def ws_go_back(
+    hass: HomeAssistant, connection: ActiveConnection, msg: dict[str, Any]
+) -> None:
+    """Let a builder use the ESPHome again that it used before."""
+    coordinator = async_coordinator(hass, msg.get("entry_id"))
+    version = await coordinator.builder.go_back()
+    connection.send_result(msg["id"], {"version": version})
 
 
 @websocket_api.require_admin
@@ -232,6 +275,7 @@ async def ws_get_job(
             [str], vol.Length(min=1, max=MAX_CONFIGURATIONS)
         ),
         vol.Optional("address"): vol.Any(str, None),
+        vol.Optional("job_id"): vol.Any(str, None),
         vol.Optional("replace", default=False): bool,
     }
 )
@@ -247,6 +291,7 @@ async def ws_submit_jobs(
             kind=RequestKind(msg["kind"]),
             configurations=tuple(msg["configurations"]),
             address=msg.get("address"),
+            firmware_job_id=msg.get("job_id"),
             replace=msg["replace"],
             requested_by=requester(connection.context(msg)),
         )

@@ -206,13 +206,18 @@ class LocalBuilder(BaseBuilder):
 
     @override
     def _make_info(self) -> BuilderInfo:
-        """Return the builder as it is now, and which ESPHome there was before."""
+        """Return the builder as it is now, and which ESPHomes of its own it has."""
         info = super()._make_info()
         if self._installer is None:
             return info
-        previous = self._installer.environments.previous
+        environments = self._installer.environments
+        current, previous = environments.current, environments.previous
         return replace(
-            info, managed=True, previous_version=previous and previous.version
+            info,
+            # What was tried when it was installed need not be asked to be known.
+            esphome_version=current.version if current else None,
+            managed=True,
+            previous_version=previous.version if previous else None,
         )
 
     def _load(self) -> tuple[list[Job], int]:
