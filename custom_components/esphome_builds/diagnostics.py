@@ -1,6 +1,7 @@
 """What helps to find out why a builder does not work; it holds no secrets."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -8,10 +9,12 @@ from homeassistant.components.diagnostics import async_redact_data
 from homeassistant.const import CONF_PASSWORD, CONF_USERNAME
 from homeassistant.core import HomeAssistant
 
+from .builds.builder import Builder
+from .builds.findings import Finding
 from .builds.models import BuilderKind, Job
 from .const import CONF_KIND
 from .coordinator import BuildConfigEntry
-from .local import cache_dir, local_settings
+from .local import async_has_ccache, cache_dir, local_settings
 
 _JOBS: Final = 50
 _TO_REDACT: Final = frozenset({CONF_PASSWORD, CONF_USERNAME, "context_id", "user_id"})
@@ -22,11 +25,15 @@ async def async_get_config_entry_diagnostics(
 ) -> dict[str, Any]:
     """Return the settings and the state of a builder, with its newest jobs."""
     coordinator = entry.runtime_data
-    jobs = list(coordinator.builder.jobs.values())
+    builder = coordinator.builder
+    jobs = list(builder.jobs.values())
     data = {
         "entry": {"data": dict(entry.data), "options": dict(entry.options)},
         "settings": _settings(hass, entry),
-        "builder": coordinator.builder.info.as_dict(),
+        "builder": builder.info.as_dict(),
+        "findings": [_finding(finding) for finding in builder.findings],
+        "disk_usage": asdict(builder.usage)["parts"] if builder.usage else None,
+        "firmware": list(_firmware(builder)),
         "configurations": [
             configuration.as_dict()
             for configuration in coordinator.configurations.values()
@@ -34,7 +41,28 @@ async def async_get_config_entry_diagnostics(
         "job_count": Counter(job.status for job in jobs),
         "jobs": [_job(entry, job) for job in jobs[-_JOBS:]],
     }
+    if entry.data[CONF_KIND] == BuilderKind.LOCAL:
+        data["ccache"] = await async_has_ccache(hass, entry)
     return async_redact_data(data, _TO_REDACT)
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    """Return what stands in the way of jobs, and of which."""
+    platforms = finding.platforms
+    return {
+        "obstacle": finding.obstacle,
+        "severity": finding.severity,
+        "facts": dict(finding.facts),
+        "kinds": sorted(finding.kinds),
+        "platforms": None if platforms is None else sorted(platforms),
+    }
+
+
+def _firmware(builder: Builder) -> Iterator[dict[str, Any]]:
+    """Yield what is kept of each configuration."""
+    for configuration in builder.configurations:
+        for kept in builder.firmware_of(configuration):
+            yield kept.as_dict()
 
 
 def _job(entry: BuildConfigEntry, job: Job) -> dict[str, Any]:
