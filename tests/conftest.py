@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 import shutil
+from types import SimpleNamespace
 from typing import Final
 
 from aiohttp import ClientSession
@@ -15,7 +16,7 @@ from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 from pytest_socket import enable_socket
 
 from custom_components.esphome_builds.builds.device_builder import link
-from custom_components.esphome_builds.builds.local import watch
+from custom_components.esphome_builds.builds.local import settings, watch
 from custom_components.esphome_builds.builds.local.process import TOKEN_VARIABLE
 from custom_components.esphome_builds.const import CONF_KIND, DOMAIN
 from homeassistant.const import CONF_URL
@@ -24,8 +25,10 @@ from homeassistant.setup import async_setup_component
 
 from .clients import Client
 from .contract.peer import Peer, Watcher, servers
-from .fakes import FAKE_VERSION, install_fake
+from .fakes import FAKE_VERSION, FakeUv, install_fake
 from .helpers import (
+    STATUS,
+    UPDATE,
     VERSION,
     Job,
     ProcessesOf,
@@ -226,6 +229,28 @@ async def builder(hass: HomeAssistant, entry: MockConfigEntry) -> MockConfigEntr
     """Return the entry of a builder that is ready."""
     assert await hass.config_entries.async_setup(entry.entry_id)
     await async_until_state(hass, VERSION, FAKE_VERSION)
+    return entry
+
+
+@pytest.fixture
+def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeUv:
+    """Return what installs a fake ESPHome instead of a real one."""
+    uv = FakeUv(tmp_path)
+    python = SimpleNamespace(executable=str(uv.python))
+    monkeypatch.setattr(settings, "sys", python)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    return uv
+
+
+@pytest.fixture
+async def managed(hass: HomeAssistant, config_dir: Path, uv: FakeUv) -> MockConfigEntry:
+    """Return the entry of a builder that has installed its ESPHome itself."""
+    entry = local_entry("esphome", config_dir, "")
+    entry.add_to_hass(hass)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await async_until_state(hass, VERSION, FAKE_VERSION)
+    await async_until_state(hass, STATUS, "idle")
+    await async_until_state(hass, UPDATE, "off")
     return entry
 
 

@@ -5,7 +5,8 @@ calls Python. What it installs is a `fake_esphome` of the version that is asked 
 
 The lines in `<executable>.script` are done first, as `fake_esphome` describes, each
 with its step before it: `venv: `, `install: `, `latest: ` or, when what was installed
-is asked for its version, `trial: `. The newest version is in `<executable>.latest`.
+is asked for its version, `trial: `. The newest version is in `<executable>.latest`, and
+the newest beta in `<executable>.betas`, if there are any.
 Each call adds its step as a line to `<executable>.calls`.
 """
 
@@ -68,7 +69,8 @@ def main() -> None:
         version = words[-1].partition("<=")[2]
         _install(words[words.index("--python") + 1], version, script["trial"])
     else:
-        (version,) = _read(f"{executable}.latest")
+        betas = _read(f"{executable}.betas") if "allow" in words else []
+        (version,) = betas or _read(f"{executable}.latest")
         fake_esphome._print(f"esphome=={version}")
 
 

@@ -31,6 +31,46 @@ def install_fake_uv(folder: Path, latest: str = FAKE_VERSION) -> Path:
     return executable
 
 
+class FakeUv:
+    """What stands in for Python and uv, and what it is told to do."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the executable, which offers one release."""
+        self.python = install_fake_uv(folder)
+        self._folder = folder
+
+    def offer(self, version: str, beta: str | None = None) -> None:
+        """Let a version be the latest, and a beta the latest of all."""
+        self.python.with_name("python.latest").write_text(f"{version}\n")
+        if beta is not None:
+            self.python.with_name("python.betas").write_text(f"{beta}\n")
+
+    def script(self, *lines: str) -> None:
+        """Say what uv does before it does its work."""
+        text = "".join(f"{line}\n" for line in lines)
+        self.python.with_name("python.script").write_text(text)
+
+    def block(self, step: str, *first: str) -> None:
+        """Let a step do something, and then wait in silence until `go`."""
+        for name in ("go", "reached"):
+            (self._folder / name).unlink(missing_ok=True)
+        marks = (f"mark {self._folder / 'reached'}", f"wait {self._folder / 'go'}")
+        self.script(*(f"{step}{line}" for line in (*first, *marks)))
+
+    def reached(self) -> bool:
+        """Return whether the step that waits has begun."""
+        return (self._folder / "reached").exists()
+
+    def go(self) -> None:
+        """Let what waits go on."""
+        (self._folder / "go").touch()
+
+    def calls(self, step: str) -> int:
+        """Return how often uv was asked for a step."""
+        path = self.python.with_name("python.calls")
+        return path.read_text().splitlines().count(step) if path.exists() else 0
+
+
 def fake_version(executable: Path, *script: str) -> None:
     """Let a fake do this when it is asked for its version; nothing: answer well."""
     sidecar = executable.with_name(f"{executable.name}.version")

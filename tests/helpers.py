@@ -26,9 +26,11 @@ BUILDS: Final = "event.esphome_builds_esphome_builds"
 CANCEL_ALL: Final = "button.esphome_builds_esphome_cancel_all"
 DURATION: Final = "sensor.esphome_builds_esphome_last_build_duration"
 LAST_BUILD: Final = "sensor.esphome_builds_esphome_last_build"
+GO_BACK: Final = "button.esphome_builds_esphome_go_back_to_the_previous_esphome"
 QUEUED: Final = "sensor.esphome_builds_esphome_queued_jobs"
 RUNNING: Final = "sensor.esphome_builds_esphome_running_jobs"
 STATUS: Final = "sensor.esphome_builds_esphome_status"
+UPDATE: Final = "update.esphome_builds_esphome_esphome"
 VERSION: Final = "sensor.esphome_builds_esphome_esphome_version"
 
 type Job = dict[str, Any]
@@ -97,8 +99,8 @@ async def async_act(
     return jobs
 
 
-def local_entry(title: str, config_dir: Path, esphome: Path) -> MockConfigEntry:
-    """Return the entry of a local builder."""
+def local_entry(title: str, config_dir: Path, esphome: Path | str) -> MockConfigEntry:
+    """Return the entry of a local builder; with no path it has its own ESPHome."""
     return MockConfigEntry(
         domain=DOMAIN,
         title=title,

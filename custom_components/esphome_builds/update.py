@@ -145,6 +145,11 @@ class EsphomeUpdate(BuilderEntity, UpdateEntity):
         return installation.progress if installation else None
 
     @override
+    async def async_update(self) -> None:
+        """Ask for the latest version now, which a user can want."""
+        await self._latest.async_refresh()
+
+    @override
     async def async_install(
         self, version: str | None, backup: bool, **kwargs: Any
     ) -> None:
