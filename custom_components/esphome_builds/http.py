@@ -45,7 +45,7 @@ class FirmwareView(HomeAssistantView):
                 path = await coordinator.builder.firmware_file(job_id, file)
             except NoFirmwareError as err:
                 return self.json_message(str(err), 404)
-            return web.FileResponse(path, headers=_file_headers(kept, file))
+            return web.FileResponse(path, headers=file_headers(kept, file))
         return self.json_message("No firmware of such a job is kept", 404)
 
 
@@ -92,7 +92,7 @@ class JobLogView(HomeAssistantView):
         return response
 
 
-def _file_headers(kept: KeptFirmware, file: str) -> dict[str, str]:
+def file_headers(kept: KeptFirmware, file: str) -> dict[str, str]:
     """Return what a browser needs to save a file, which holds passwords."""
     stem = kept.configuration.rpartition(".")[0]
     name = "-".join(filter(None, (stem, kept.version, file)))
