@@ -11,7 +11,10 @@ from pytest_homeassistant_custom_component.common import (
     get_schema_suggested_value,
 )
 
+from custom_components.esphome_builds.builds.local import host
 from custom_components.esphome_builds.const import (
+    CONF_BETAS,
+    CONF_BUILD_LIMIT,
     CONF_COMPILE_IDLE_LIMIT,
     CONF_COMPILE_LIMIT,
     CONF_COMPILE_SLOTS,
@@ -21,11 +24,20 @@ from custom_components.esphome_builds.const import (
     CONF_UPLOAD_LIMIT,
     DOMAIN,
 )
+from custom_components.esphome_builds.local import local_settings
 from homeassistant.config_entries import SOURCE_USER, ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType, InvalidData
+from homeassistant.helpers.translation import async_get_translations
 
-from .fakes import fake_calls, fake_version, install_fake, write_configuration
+from .clients import eventually
+from .fakes import (
+    FakeUv,
+    fake_calls,
+    fake_version,
+    install_fake,
+    write_configuration,
+)
 from .helpers import RUNNING, async_act, async_until_state
 
 pytestmark = pytest.mark.local_only("another form: see test_config_flow_device_builder")
@@ -88,24 +100,92 @@ async def test_a_builder_is_added(
     assert entry.state is ConfigEntryState.LOADED
 
 
-async def test_no_path_means_the_search_path(
+async def test_no_path_means_an_esphome_of_its_own(
     hass: HomeAssistant,
     config_dir: Path,
     esphome: Path,
+    uv: FakeUv,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without a path the `esphome` on PATH is tried, and used."""
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    form = await _async_submit(hass, await _async_start(hass), config_dir)
-    assert form["errors"] == {CONF_ESPHOME: "esphome_missing"}
-
+    """Without a path ESPHome is installed, whatever is on PATH."""
     monkeypatch.setenv("PATH", f"{esphome.parent}:/usr/bin:/bin")
-    result = await _async_submit(hass, form, config_dir)
+    form = await _async_submit(hass, await _async_start(hass), config_dir / "none")
+    assert form["errors"] == {CONF_CONFIG_DIR: "config_dir_missing"}
+
+    result = await _async_submit(hass, form, config_dir, " ")
 
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert result["data"][CONF_ESPHOME] == ""
     (job,) = await async_act(hass, "validate", "kettle.yaml", wait=True)
     assert job["status"] == "completed"
+    assert uv.calls("install") == 1
+    assert fake_calls(esphome) == []
+
+
+def _musl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ask_loader", lambda _: "/lib/ld-musl-x86_64.so.1")
+    monkeypatch.setattr(host, "ask_glibc", lambda _: False)
+
+
+def _old_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ask_python", lambda: (3, 11))
+
+
+def _no_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ask_file_system", lambda _: (False, None))
+
+
+def _no_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ask_problem", lambda _: "Read-only file system")
+
+
+@pytest.mark.parametrize(
+    ("prevent", "error", "words"),
+    [
+        (_musl, "musl", "use ESPHome Device Builder"),
+        (_old_python, "python_old", "needs Python 3.12 or newer"),
+        (_no_programs, "not_executable", "/esphome_builds are not allowed to run"),
+        (_no_writing, "not_writable", "/esphome_builds. Read-only file system."),
+    ],
+)
+async def test_what_makes_it_impossible_is_said(  # noqa: PLR0913, PLR0917
+    hass: HomeAssistant,
+    config_dir: Path,
+    esphome: Path,
+    prevent: Callable[[pytest.MonkeyPatch], None],
+    error: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said before an entry is made, and one's own ESPHome is still a way."""
+    prevent(monkeypatch)
+    texts = await async_get_translations(hass, "en", "config", {DOMAIN})
+
+    form = await _async_submit(hass, await _async_start(hass), config_dir)
+
+    assert form["errors"] == {CONF_ESPHOME: error}
+    text = texts[f"component.{DOMAIN}.config.error.{error}"]
+    assert words in text.format(**form["description_placeholders"])
+    assert not hass.config_entries.async_entries(DOMAIN)
+    result = await _async_submit(hass, form, config_dir, esphome)
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+
+
+async def test_what_is_only_a_warning_is_no_error(
+    hass: HomeAssistant,
+    config_dir: Path,
+    uv: FakeUv,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On musl with a stand-in for glibc it may work; a full disk can be mended."""
+    _musl(monkeypatch)
+    monkeypatch.setattr(host, "ask_glibc", lambda _: True)
+    monkeypatch.setattr(host, "ask_file_system", lambda _: (True, 0))
+
+    result = await _async_submit(hass, await _async_start(hass), config_dir)
+
+    assert result["type"] is FlowResultType.CREATE_ENTRY
+    await eventually(lambda: uv.calls("install") == 1)
 
 
 @pytest.fixture
@@ -355,6 +435,7 @@ async def test_options_take_effect(
         CONF_COMPILE_LIMIT: 180,
         CONF_COMPILE_IDLE_LIMIT: 45,
         CONF_UPLOAD_LIMIT: 30,
+        CONF_BUILD_LIMIT: 20,
     }
     assert all(type(value) is int for value in builder.options.values())
     await async_act(hass, "compile", "attic.yaml", "cellar.yaml")
@@ -371,6 +452,7 @@ async def test_slots_can_be_automatic_again(
         CONF_COMPILE_LIMIT: 60,
         CONF_COMPILE_IDLE_LIMIT: 10,
         CONF_UPLOAD_LIMIT: 5,
+        CONF_BUILD_LIMIT: 0,
     }
     await _async_change_options(hass, builder, {CONF_COMPILE_SLOTS: 3, **limits})
     form: Flow = await hass.config_entries.options.async_init(builder.entry_id)
@@ -390,6 +472,8 @@ async def test_slots_can_be_automatic_again(
         {CONF_COMPILE_SLOTS: 17},
         {CONF_COMPILE_LIMIT: 0},
         {CONF_UPLOAD_LIMIT: 1441},
+        {CONF_BUILD_LIMIT: -1},
+        {CONF_BETAS: True},
     ],
 )
 async def test_options_have_bounds(
@@ -402,6 +486,30 @@ async def test_options_have_bounds(
         await hass.config_entries.options.async_configure(form["flow_id"], options)
 
     assert builder.options == {}
+
+
+@pytest.mark.parametrize(("limit", "size"), [(0, None), (3, 3 * 1024**3)])
+async def test_build_files_have_a_limit(
+    hass: HomeAssistant, builder: MockConfigEntry, limit: int, size: int | None
+) -> None:
+    """It is in GiB, and can be none."""
+    assert local_settings(hass, builder).build_limit == 20 * 1024**3
+
+    await _async_change_options(hass, builder, {CONF_BUILD_LIMIT: limit})
+
+    assert local_settings(hass, builder).build_limit == size
+
+
+async def test_betas_can_be_wanted(
+    hass: HomeAssistant, managed: MockConfigEntry
+) -> None:
+    """Where the integration installs ESPHome, betas are an option, at first none."""
+    await _async_change_options(hass, managed, {})
+    assert managed.options[CONF_BETAS] is False
+
+    await _async_change_options(hass, managed, {CONF_BETAS: True})
+
+    assert managed.options[CONF_BETAS] is True
 
 
 async def test_the_root_can_be_a_folder(hass: HomeAssistant, esphome: Path) -> None:
