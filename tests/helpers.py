@@ -24,6 +24,7 @@ from .clients import PATIENCE
 BUILDING: Final = "binary_sensor.esphome_builds_esphome_building"
 BUILDS: Final = "event.esphome_builds_esphome_builds"
 CANCEL_ALL: Final = "button.esphome_builds_esphome_cancel_all"
+DISK_USAGE: Final = "sensor.esphome_builds_esphome_disk_usage"
 DURATION: Final = "sensor.esphome_builds_esphome_last_build_duration"
 LAST_BUILD: Final = "sensor.esphome_builds_esphome_last_build"
 GO_BACK: Final = "button.esphome_builds_esphome_go_back_to_the_previous_esphome"

@@ -1,6 +1,8 @@
 """What the diagnostics of a builder tell, and what they keep to themselves."""
 
+from dataclasses import replace
 from pathlib import Path
+import shutil
 from typing import Any
 
 import orjson
@@ -11,10 +13,15 @@ from pytest_homeassistant_custom_component.components.diagnostics import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
+from custom_components.esphome_builds.builds.findings import Finding, Obstacle, Severity
+from custom_components.esphome_builds.builds.usage import Measured, Usage
 from custom_components.esphome_builds.const import CONF_COMPILE_LIMIT, DOMAIN
+from custom_components.esphome_builds.local import cache_dir
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.setup import async_setup_component
 
+from .builds.local.test_firmware import Builds
+from .builds.stand_in import NOW
 from .fakes import FAKE_VERSION, write_configuration
 from .helpers import VERSION, async_act, async_until_state
 
@@ -68,7 +75,13 @@ async def test_what_is_told(
         "running": 0,
         "queued": 0,
         "message": None,
+        "managed": False,
+        "previous_version": None,
+        "obstacles": [],
+        "disk_usage": None,
     }
+    assert told["disk_usage"] is None
+    assert told["firmware"] == []
     names = [one["configuration"] for one in told["configurations"]]
     # A server also lists what others include.
     assert [name for name in names if name != "common.yaml"] == [
@@ -159,3 +172,52 @@ async def test_no_secret_is_told(  # noqa: PLR0913, PLR0917
     text = orjson.dumps(told).decode()
     for hidden in (*SECRETS.values(), hass_admin_user.id, context.id):
         assert hidden not in text
+
+
+@pytest.mark.local_only("of a server nothing of this is known")
+async def test_what_was_found_measured_and_kept(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    hass_client: ClientSessionGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the facts, since somebody else has to understand it from them."""
+    Builds(cache_dir(hass, builder.entry_id)).build(b"content", "attic.yaml")
+    attic = write_configuration(config_dir, "attic")
+    (job,) = await async_act(hass, "compile", attic, wait=True)
+    kind = type(builder.runtime_data.builder)
+    measured = Measured(size=7, entries=3, measured_at=NOW, complete=False)
+    monkeypatch.setattr(kind, "usage", Usage(parts={"logs": measured}))
+    finding = Finding(
+        obstacle=Obstacle.COMPILER_MISSING,
+        severity=Severity.REFUSE,
+        facts={"languages": "C"},
+        platforms=frozenset({"host", "esp32"}),
+    )
+    everywhere = replace(finding, platforms=None)
+    monkeypatch.setattr(kind, "findings", (finding, everywhere))
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/bin/{name}")
+
+    told = await _async_told(hass, hass_client, builder)
+
+    assert told["disk_usage"] == {
+        "logs": {
+            "size": 7,
+            "entries": 3,
+            "measured_at": NOW.isoformat(),
+            "complete": False,
+        }
+    }
+    shown = {
+        "obstacle": "compiler_missing",
+        "severity": "refuse",
+        "facts": {"languages": "C"},
+        "kinds": ["compile"],
+        "platforms": ["esp32", "host"],
+    }
+    assert told["findings"] == [shown, {**shown, "platforms": None}]
+    (firmware,) = told["firmware"]
+    assert firmware["job_id"] == job["job_id"]
+    assert firmware["configuration"] == attic
+    assert told["ccache"] is True

@@ -33,6 +33,7 @@ from .helpers import (
     BUILDING,
     BUILDS,
     CANCEL_ALL,
+    DISK_USAGE,
     DURATION,
     LAST_BUILD,
     QUEUED,
@@ -59,6 +60,13 @@ ENTITIES = {
     STATUS,
     VERSION,
 }
+"""What every builder has."""
+
+
+@pytest.fixture
+def all_entities(builder_kind: str) -> set[str]:
+    """Return what a builder of this kind has."""
+    return ENTITIES | {DISK_USAGE} if builder_kind == "local" else ENTITIES
 
 
 @pytest.fixture
@@ -100,6 +108,7 @@ async def test_a_builder_is_a_service_with_entities(
     builder: MockConfigEntry,
     device_registry: dr.DeviceRegistry,
     entity_registry: er.EntityRegistry,
+    all_entities: set[str],
 ) -> None:
     """A builder is one device, named by its title, which knows its ESPHome."""
     device = device_registry.async_get_device_by_identifier(
@@ -112,7 +121,7 @@ async def test_a_builder_is_a_service_with_entities(
     assert device.sw_version == FAKE_VERSION
     assert device.configuration_url == builder.data.get(CONF_URL)
     entities = er.async_entries_for_device(entity_registry, device.id)
-    assert {entity.entity_id for entity in entities} == ENTITIES
+    assert {entity.entity_id for entity in entities} == all_entities
     assert all(entity.unique_id.startswith(builder.entry_id) for entity in entities)
 
 
@@ -169,13 +178,15 @@ async def test_a_missing_folder_is_tried_again(
     await async_act(hass, "validate", write_configuration(config_dir, "porch"))
 
 
-async def test_unload_and_load(hass: HomeAssistant, builder: MockConfigEntry) -> None:
+async def test_unload_and_load(
+    hass: HomeAssistant, builder: MockConfigEntry, all_entities: set[str]
+) -> None:
     """An unloaded builder shows nothing, and what it knew is there afterwards."""
     (job,) = await async_act(hass, "compile", "kettle.yaml", wait=True)
 
     assert await hass.config_entries.async_unload(builder.entry_id)
     assert builder.state is ConfigEntryState.NOT_LOADED
-    assert {shown(hass, entity_id).state for entity_id in ENTITIES} == {
+    assert {shown(hass, entity_id).state for entity_id in all_entities} == {
         STATE_UNAVAILABLE
     }
 

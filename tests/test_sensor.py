@@ -1,20 +1,26 @@
 """What the sensors of a builder show."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.esphome_builds.builds.models import BuilderEvent
+from custom_components.esphome_builds.builds.usage import Measured, Usage
 from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import entity_registry as er
 
+from .builds.stand_in import NOW
 from .conftest import Outage
 from .fakes import FAKE_VERSION, write_configuration
 from .helpers import (
     BUILDING,
     BUILDS,
     CANCEL_ALL,
+    DISK_USAGE,
     DURATION,
     LAST_BUILD,
     QUEUED,
@@ -45,7 +51,9 @@ async def test_what_sensors_are(
 ) -> None:
     """Sensors have what the frontend and statistics need."""
     assert shown(hass, STATUS).attributes["options"] == [
-        *("idle", "validating", "compiling", "uploading", "unavailable")
+        "idle",
+        *("installing", "validating", "compiling", "uploading"),
+        "unavailable",
     ]
     assert shown(hass, LAST_BUILD).attributes["options"] == [
         *("completed", "failed", "cancelled", "interrupted")
@@ -172,3 +180,44 @@ async def test_a_builder_comes_and_goes(hass: HomeAssistant, outage: Outage) -> 
     await outage.end()
     await async_until_state(hass, STATUS, "idle")
     assert shown(hass, VERSION).state == FAKE_VERSION
+
+
+@pytest.mark.local_only("the disk of a server is not ours to look at")
+async def test_what_is_on_disk(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    entity_registry: er.EntityRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In all and in parts, once it was measured."""
+    assert shown(hass, DISK_USAGE).state == STATE_UNKNOWN
+    described = entity_registry.async_get(DISK_USAGE)
+    assert described is not None
+    assert described.entity_category is EntityCategory.DIAGNOSTIC
+
+    engine = builder.runtime_data.builder
+    parts = {
+        name: Measured(size=size, entries=1, measured_at=NOW, complete=True)
+        for name, size in {"builds": 1024**3, "logs": 512 * 1024**2}.items()
+    }
+    monkeypatch.setattr(type(engine), "usage", Usage(parts=parts))
+    info = replace(engine.info, disk_usage=1536 * 1024**2)
+    monkeypatch.setattr(type(engine), "info", info)
+    engine._emit(BuilderEvent(builder=info))
+
+    state = await async_until_state(hass, DISK_USAGE, "1.5")
+    expected = {
+        "builds": 1024**3,
+        "logs": 512 * 1024**2,
+        "device_class": "data_size",
+        "state_class": "measurement",
+        "unit_of_measurement": "GiB",
+    }
+    assert state.attributes.items() >= expected.items()
+
+
+async def test_only_a_local_builder_has_a_disk(
+    hass: HomeAssistant, builder_kind: str
+) -> None:
+    """A server's is not ours to look at."""
+    assert (hass.states.get(DISK_USAGE) is not None) == (builder_kind == "local")

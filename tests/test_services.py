@@ -358,6 +358,54 @@ async def test_a_builder_that_is_unavailable_says_why(
 
 
 @pytest.mark.usefixtures("builder")
+async def test_clean_all(
+    hass: HomeAssistant, builder: MockConfigEntry, esphome: Path
+) -> None:
+    """Every configuration is cleaned, and the response tells how that ended."""
+    names = list(builder.runtime_data.configurations)
+
+    jobs = await async_act(hass, "clean_all", wait=True)
+
+    assert _statuses(jobs) == [(name, "clean", "completed") for name in names]
+    assert len(fake_calls(esphome, "clean")) == len(names)
+
+
+@pytest.mark.usefixtures("builder")
+async def test_clean_all_does_not_wait(
+    hass: HomeAssistant, porch: str, builder: MockConfigEntry
+) -> None:
+    """Without `wait` the jobs are returned as they are now, also for one builder."""
+    await async_act(hass, "validate", porch)
+
+    jobs = await async_act(hass, "clean_all", config_entry_id=builder.entry_id)
+
+    (job,) = (job for job in jobs if job["configuration"] == porch)
+    assert (job["kind"], job["status"]) == ("clean", "queued")
+    await async_act(hass, "cancel", porch)
+
+
+@pytest.mark.usefixtures("builder")
+async def test_only_administrators_may_clean_all(
+    hass: HomeAssistant, hass_read_only_user: MockUser, esphome: Path
+) -> None:
+    """It is a lot of work for everybody else."""
+    with pytest.raises(Unauthorized):
+        await async_act(
+            hass, "clean_all", context=Context(user_id=hass_read_only_user.id)
+        )
+    assert fake_calls(esphome, "clean") == []
+
+
+async def test_clean_all_needs_a_builder(hass: HomeAssistant) -> None:
+    """An automation with it is valid before any builder is loaded, and then told."""
+    assert await async_setup_component(hass, DOMAIN, {})
+
+    error = await _async_error(hass, "clean_all")
+
+    assert error.translation_key == "builder_not_named"
+
+
+@pytest.mark.usefixtures("builder")
 @pytest.mark.parametrize("action", [*ACTIONS, "cancel"])
 async def test_only_administrators_may(
     hass: HomeAssistant,

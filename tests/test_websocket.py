@@ -1,14 +1,17 @@
 """The websocket commands, to the letter of docs/websocket.md."""
 
 import asyncio
+import hashlib
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.esphome_builds.local import cache_dir
 from homeassistant.core import HomeAssistant
 
+from .builds.local.test_firmware import HASH, Builds
 from .clients import Client, CommandError, Message, eventually
 from .conftest import Connect, Outage
 from .fakes import FAKE_VERSION, fake_calls, write_configuration
@@ -67,6 +70,8 @@ COMMANDS: Final[list[tuple[str, Message]]] = [
     ("jobs/log", {"job_id": "1"}),
     ("subscribe", {}),
     ("jobs/follow", {"job_id": "1"}),
+    ("builders/install_esphome", {}),
+    ("builders/go_back", {}),
 ]
 NEED_BUILDER: Final = [COMMANDS[1], COMMANDS[2], COMMANDS[4]]
 HOSTILE_NAMES: Final = [
@@ -96,7 +101,10 @@ HOSTILE_ADDRESSES: Final = [
 ]
 WRONG_INPUT: Final[list[tuple[str, Message]]] = [
     ("builders/list", {"entry_id": "x"}),
+    ("builders/clean_all", {"entry_id": 1}),
     ("configurations/list", {"entry_id": 1}),
+    ("firmware/list", {}),
+    ("firmware/list", {"configuration": ["kettle.yaml"]}),
     ("jobs/list", {"kind": "install"}),
     ("jobs/list", {"status": "done"}),
     ("jobs/list", {"limit": 0}),
@@ -116,6 +124,9 @@ WRONG_INPUT: Final[list[tuple[str, Message]]] = [
         "jobs/submit",
         {"kind": "compile", "configurations": ["a.yaml"], "replace": "yes"},
     ),
+    ("jobs/submit", {"kind": "upload", "configurations": ["a.yaml"], "job_id": 1}),
+    ("builders/install_esphome", {"version": 2026}),
+    ("builders/go_back", {"version": "2026.10.0"}),
     ("jobs/cancel", {}),
     ("jobs/log", {"job_id": "1", "from_line": -1}),
     ("jobs/log", {"job_id": "1", "from_line": 1.5}),
@@ -185,6 +196,10 @@ async def test_a_builder_has_all_its_fields(
                 "running": 0,
                 "queued": 0,
                 "message": None,
+                "managed": False,
+                "previous_version": None,
+                "obstacles": [],
+                "disk_usage": None,
             }
         ]
     }
@@ -309,6 +324,70 @@ async def test_the_same_request_attaches_and_replace_supersedes(
     assert end["job"]["status"] == "completed"
     first = (await call(client, "jobs/get", job_id=first["job_id"]))["job"]
     assert (first["status"], first["cause"]) == ("cancelled", "superseded")
+
+
+async def test_all_is_cleaned(
+    client: Client, builder: MockConfigEntry, config_dir: Path, esphome: Path
+) -> None:
+    """A job for each configuration, or the one that is there."""
+    write_configuration(config_dir, "a", "sleep inf")
+    [waiting] = (await submit(client, "clean", "a.yaml"))["jobs"]
+    await eventually(lambda: "a.yaml" in builder.runtime_data.configurations)
+
+    result = await call(client, "builders/clean_all", entry_id=builder.entry_id)
+
+    names = [job["configuration"] for job in result["jobs"]]
+    assert names == list(builder.runtime_data.configurations)
+    assert {job["kind"] for job in result["jobs"]} == {"clean"}
+    assert result["attached"] == [waiting["job_id"]]
+    [kettle] = [job for job in result["jobs"] if job["configuration"] == "kettle.yaml"]
+    assert kettle["requested_by"]["user_id"]
+    await call(client, "jobs/cancel", job_id=waiting["job_id"])
+    for job in result["jobs"]:
+        await client.until_job(job["job_id"], "completed", "cancelled")
+
+
+@pytest.mark.local_only("what a server built is not kept here")
+async def test_kept_firmware_is_listed(
+    hass: HomeAssistant, client: Client, builder: MockConfigEntry, config_dir: Path
+) -> None:
+    """The newest first, with all that tells one from another."""
+    builds = Builds(cache_dir(hass, builder.entry_id))
+    write_configuration(config_dir, "a")
+    jobs = []
+    for content in (b"one", b"two!"):
+        builds.build(content, "a.yaml")
+        jobs.append(await run(client, "compile", "a.yaml"))
+
+    result = await call(client, "firmware/list", configuration="a.yaml")
+
+    new, old = result["firmware"]
+    assert new.pop("built_at") > old["built_at"] > jobs[0]["started_at"]
+    assert new == {
+        "job_id": jobs[1]["job_id"],
+        "configuration": "a.yaml",
+        "version": "2026.10.1",
+        "config_hash": f"{HASH:08x}",
+        "platform": "esp8266",
+        "size": 4,
+        "files": [
+            {
+                "name": "firmware.bin",
+                "size": 4,
+                "sha256": hashlib.sha256(b"two!").hexdigest(),
+            }
+        ],
+    }
+    assert old["job_id"] == jobs[0]["job_id"]
+
+
+async def test_no_firmware_is_listed(client: Client, config_dir: Path) -> None:
+    """Of a configuration that was never built, and of one that is none."""
+    assert await call(client, "firmware/list", configuration="kettle.yaml") == {
+        "firmware": []
+    }
+    for name in ("none.yaml", *HOSTILE_NAMES):
+        assert await refused(client, "firmware/list", configuration=name) == "not_found"
 
 
 async def test_one_bad_name_of_200_makes_no_job(
