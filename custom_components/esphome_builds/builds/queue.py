@@ -158,8 +158,14 @@ class JobQueue:
             self._take(accepted, name, JobKind.UPLOAD, build.job_id)
         return accepted
 
-    def runnable(self) -> list[Job]:
-        """Return the jobs that can start now, in order."""
+    @property
+    def busy(self) -> set[str]:
+        """Return the configurations that have jobs; from any thread."""
+        # Made in one go, which nobody can come between.
+        return {self._jobs[job_id].configuration for job_id in tuple(self._active)}
+
+    def runnable(self, held: Collection[str] = ()) -> list[Job]:
+        """Return the jobs that can start now, in order; those held take no slot."""
         free = dict(self._slots)
         first: dict[str, Job] = {}
         for job in self.active:
@@ -169,7 +175,12 @@ class JobQueue:
         result = []
         for job in first.values():
             lane = _LANES[job.kind]
-            if job.status is JobStatus.QUEUED and free[lane] > 0 and self._ready(job):
+            if (
+                job.status is JobStatus.QUEUED
+                and job.job_id not in held
+                and free[lane] > 0
+                and self._ready(job)
+            ):
                 free[lane] -= 1
                 result.append(job)
         return result

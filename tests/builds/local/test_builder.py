@@ -1080,6 +1080,7 @@ class TestStop:
         house.write("a", "sleep inf")
         async with house.started() as tenant:
             (job,) = await tenant.submit("compile", "a.yaml")
+            await tenant.until(lambda: tenant.job(job).status is JobStatus.RUNNING)
 
         assert tenant.job(job).status is JobStatus.INTERRUPTED
 
@@ -1242,14 +1243,19 @@ class TestUnavailable:
         self, house: House, tenant: Tenant
     ) -> None:
         """A job that cannot start has failed, and says why."""
-        house.write("a", "print go", "wait go")
         house.write("b")
-        first, job = await tenant.submit("compile", "a.yaml", "b.yaml")
-        await tenant.running(first)
-        house.fake.unlink()
-        house.touch("go")
 
-        _, job = await tenant.ended(first, job)
+        def _on_event(event: object) -> None:
+            job = getattr(event, "job", None)
+            if job is not None and job.status is JobStatus.RUNNING:
+                house.fake.unlink()
+
+        stop = tenant.builder.listen(_on_event)
+        (job,) = await tenant.submit("compile", "b.yaml")
+        await tenant.until(lambda: tenant.job(job).status is JobStatus.RUNNING)
+        stop()
+
+        (job,) = await tenant.ended(job)
 
         assert (job.status, job.cause) == (JobStatus.FAILED, Cause.ESPHOME_MISSING)
         assert str(house.fake) in (job.message or "")

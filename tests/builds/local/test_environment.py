@@ -15,7 +15,7 @@ from custom_components.esphome_builds.builds.local.environment import (
     compile_slots,
     esphome_version,
     find_esphome,
-    share_cores,
+    limit_compilers,
 )
 
 from ...fakes import FAKE_VERSION, fake_calls, fake_version, install_fake
@@ -245,26 +245,13 @@ def test_compile_slots(
     """Two where there are cores for them, more with many cores and much memory."""
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gibibytes * 1024**3 // 4096}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
-    assert compile_slots() == slots
-
-    # A system that does not tell which cores it may use.
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: cores)
     assert compile_slots() == slots
 
 
-@pytest.mark.parametrize(
-    ("cores", "compiles", "compilers"),
-    [(2, 2, "1"), (4, 2, "2"), (16, 3, "6"), (2, 4, "1")],
-)
-def test_compiles_share_the_cores(
-    cores: int, compiles: int, compilers: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Together they have a compiler for each core; one alone is not limited."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
+def test_limit_compilers() -> None:
+    """A build is told how many compilers to start, unless the user has said it."""
     name = "ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT"
 
-    assert share_cores({"HOME": "/"}, compiles) == {"HOME": "/", name: compilers}
-    assert share_cores({"HOME": "/"}, 1) == {"HOME": "/"}
-    assert share_cores({name: "7"}, compiles) == {name: "7"}
+    assert limit_compilers({"HOME": "/"}, 3) == {"HOME": "/", name: "3"}
+    assert limit_compilers({name: "7"}, 3) == {name: "7"}

@@ -137,7 +137,7 @@ async def test_not_removed_before_it_is_sent(house: House) -> None:
         for number in range(KEPT + 1):
             house.builds.build(b"%d" % number)
             job = replace(first, job_id=f"{int(first.job_id, 16) + number + 1:022x}")
-            await tenant.builder._keep(job)
+            await tenant.builder._keeper.keep(job, tenant.builder.jobs)
         assert first.job_id in kept_of(tenant)
         assert len(kept_of(tenant)) == KEPT + 1
         house.touch("go")

@@ -12,6 +12,7 @@ import re
 from typing import Any, Final
 
 from ..models import Configuration, JobKind
+from ..versions import is_older, parse_version
 from .errors import ProtocolError, UnsupportedVersionError
 
 MIN_VERSION: Final = (1, 14)
@@ -21,7 +22,6 @@ OTA: Final = "OTA"
 """The port that stands for the address in the configuration."""
 
 _MAX_TEXT: Final = 1000
-_VERSION: Final = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 
 _KINDS: Final = {
     "compile": JobKind.COMPILE,
@@ -96,13 +96,6 @@ class Message:
     event: str | None
     data: Any
     error_code: str | None
-
-
-def parse_version(version: str | None) -> tuple[int, int, int] | None:
-    """Return the parts of a version that can be compared."""
-    if version is None or (match := _VERSION.match(version)) is None:
-        return None
-    return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
 def parse_info(data: object) -> ServerInfo:
@@ -199,15 +192,9 @@ def _configuration(
         deployed_version=deployed,
         deployed_hash=_text(state, "deployed_config_hash"),
         online=_ONLINE.get(_text(state, "state") or ""),
-        update_available=_older(deployed, esphome_version),
+        update_available=is_older(deployed, esphome_version),
         pending_changes=_maybe(fields, "has_pending_changes"),
     )
-
-
-def _older(deployed: str | None, installed: str | None) -> bool | None:
-    """Return whether a build would bring a newer version; the server says "another"."""
-    before, now = parse_version(deployed), parse_version(installed)
-    return None if before is None or now is None else before < now
 
 
 def _mapping(data: object) -> dict[str, Any]:

@@ -5,22 +5,22 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-import errno
+from functools import partial
 import logging
 import os
 from pathlib import Path
-from typing import override
+from typing import Final, override
 
 from ..base import NOT_MANAGED, BaseBuilder, Surroundings
 from ..builder import (
     BuilderUnavailableError,
     BuildRequest,
-    InvalidRequestError,
     NotAllowedError,
     Submission,
 )
 from ..diagnosis import INTERNAL_ERROR, Diagnosis, Verdict, stopped
-from ..kept import KeptFirmware, NoFirmwareError
+from ..findings import Finding, Obstacle, Severity
+from ..kept import KeptFirmware
 from ..log import JobLog
 from ..models import (
     BuilderInfo,
@@ -37,22 +37,28 @@ from ..progress import Progress
 from ..queue import local_slots
 from ..report import Reporter
 from ..store import load_jobs
-from .configurations import InvalidName
-from .environment import compile_slots, share_cores
+from ..usage import Usage
+from .environment import compile_slots
 from .environments import check_version
-from .firmware import FirmwareStore
+from .gate import Gate
 from .installer import Installer
+from .keeper import Keeper
 from .process import Command, end_leftovers
-from .run import EndedEarlyError, JobRun, arguments
+from .run import EndedEarlyError, JobRun, arguments, failed, failed_with
 from .secrets import Redactor
 from .settings import LocalSettings
+from .sources import Sources
+from .space import Space
 from .uv import LatestUnknownError
 from .uv_progress import InstallProgress
 from .watch import Watch
 
 _LOGGER = logging.getLogger(__name__)
 
+_MIB: Final = 1024 * 1024
+
 type _End = tuple[Verdict, int | None]
+type _Work = Callable[[Job, JobRun, JobLog], Awaitable[_End]]
 
 
 class LocalBuilder(BaseBuilder):
@@ -65,18 +71,19 @@ class LocalBuilder(BaseBuilder):
         super().__init__(settings.entry_id, settings.title, settings.cache_dir)
         self._settings = settings
         self._environment = settings.environment
-        self._firmware = FirmwareStore(settings.firmware_dir)
-        self._keeping = asyncio.Lock()
+        self._keeper = Keeper(settings.firmware_dir, settings.data_dir)
         self._installer: Installer | None = None
         if not settings.esphome:
             self._installer = Installer(
                 settings.environments_dir, settings.python, self._environment
             )
         self._watch = Watch(settings, self._environment, self._esphome, self._on_look)
+        self._gate = Gate(settings, self._environment, self._watch, self._on_host_look)
+        self._sources = Sources(self._watch.folder)
+        self._space = Space(settings, self._all_jobs, self._busy, self._publish)
         self._executables: dict[str, Path] = {}
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._started_from: dict[str, os.stat_result] = {}
 
     async def start(self) -> None:
         """Load the jobs; raise `BuilderUnavailableError` where that cannot work yet."""
@@ -90,6 +97,7 @@ class LocalBuilder(BaseBuilder):
         """Begin to run jobs, and tell what the restart ended."""
         self._accept()
         self._watch.start()
+        self._space.start()
         self._clean_up()
 
     async def stop(self) -> None:
@@ -97,7 +105,9 @@ class LocalBuilder(BaseBuilder):
         self._accepting = False
         for run in self._runs.values():
             run.stop(Cause.HOME_ASSISTANT_STOPPED)
+        await self._space.stop()
         await self._watch.stop()
+        await self._gate.stop()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
         await self._conclude()
@@ -112,6 +122,18 @@ class LocalBuilder(BaseBuilder):
                 await asyncio.wait([task])
         return self.jobs.get(job_id, job)
 
+    @property
+    @override
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what stands in the way of jobs now, the worst first."""
+        return self._gate.findings
+
+    @property
+    @override
+    def usage(self) -> Usage | None:
+        """Return what the builder's files take on disk, None while that is unknown."""
+        return self._space.usage
+
     @override
     def firmware_of(self, configuration: str) -> list[KeptFirmware]:
         """Return the kept firmware of a configuration, the newest first.
@@ -119,12 +141,12 @@ class LocalBuilder(BaseBuilder):
         Raises `UnknownConfigurationError`.
         """
         self._require((configuration,))
-        return self._firmware.of(configuration)
+        return self._keeper.of(configuration)
 
     @override
     def find_firmware(self, job_id: str) -> KeptFirmware | None:
         """Return what a job made, if it is kept; the job may be forgotten."""
-        return self._firmware.find(job_id)
+        return self._keeper.store.find(job_id)
 
     @override
     async def firmware_file(self, job_id: str, name: str | None = None) -> Path:
@@ -132,16 +154,30 @@ class LocalBuilder(BaseBuilder):
 
         Raises `NoFirmwareError` where there is none, or it is damaged.
         """
-        return await asyncio.to_thread(self._firmware.path, job_id, name)
+        return await asyncio.to_thread(self._keeper.store.path, job_id, name)
 
     @override
     async def submit(self, request: BuildRequest) -> Submission:
         """Check all names, then make or find a job for each; raise `BuildError`."""
         if request.firmware_job_id is None:
             return await super().submit(request)
-        async with self._keeping:
+        async with self._keeper.lock:
             # What is kept now is still kept when the job is there, and from then on.
             return await super().submit(request)
+
+    @override
+    async def clean_all(self, requested_by: Requester | None = None) -> Submission:
+        """Clean all configurations, and remove what none of them claims any more.
+
+        Raises `BuildError`.
+        """
+        await self._watch.first_look.wait()
+        try:
+            await self._space.remove_unclaimed(self._configurations)
+        except OSError as err:
+            message = f"The build trees cannot be removed: {err.strerror}."
+            raise BuilderUnavailableError(message) from err
+        return await super().clean_all(requested_by)
 
     @override
     async def install_esphome(
@@ -206,8 +242,14 @@ class LocalBuilder(BaseBuilder):
 
     @override
     def _make_info(self) -> BuilderInfo:
-        """Return the builder as it is now, and which ESPHomes of its own it has."""
-        info = super()._make_info()
+        """Return the builder as it is now, and what there is only of a local one."""
+        usage = self._space.usage
+        info = replace(
+            super()._make_info(),
+            obstacles=self._gate.obstacles,
+            # Nobody needs to know of each file.
+            disk_usage=None if usage is None else round(usage.total / _MIB) * _MIB,
+        )
         if self._installer is None:
             return info
         environments = self._installer.environments
@@ -230,7 +272,7 @@ class LocalBuilder(BaseBuilder):
         end_leftovers(cut_off)
         if self._installer is not None:
             self._installer.environments.load()
-        self._firmware.load()
+        self._keeper.store.load()
         jobs = [self._counted(job) if job.job_id in cut_off else job for job in jobs]
         return jobs, settings.compile_slots or compile_slots()
 
@@ -255,32 +297,12 @@ class LocalBuilder(BaseBuilder):
     @override
     async def _stale(self, names: Collection[str]) -> set[str]:
         """Return running jobs whose file was changed since they started."""
-        return await asyncio.to_thread(self._changed, names)
-
-    def _changed(self, names: Collection[str]) -> set[str]:
-        """Return running jobs whose file was changed since they started; blocking."""
-        stale = set()
-        for job_id, before in tuple(self._started_from.items()):
-            job = self.jobs.get(job_id)
-            if job is not None and job.configuration in names:
-                with suppress(OSError):
-                    now = (self._settings.config_dir / job.configuration).stat()
-                    if (now.st_mtime_ns, now.st_size, now.st_ino) != (
-                        before.st_mtime_ns,
-                        before.st_size,
-                        before.st_ino,
-                    ):
-                        stale.add(job_id)
-        return stale
+        return await asyncio.to_thread(self._sources.stale, self.jobs, names)
 
     @override
     def _check_firmware(self, job_id: str, configuration: str) -> None:
         """Raise `InvalidRequestError` unless a job's firmware is kept for an upload."""
-        kept = self._firmware.find(job_id)
-        if kept is None or kept.configuration != configuration:
-            raise InvalidRequestError(
-                f"No firmware of {configuration} by job {job_id} is kept."
-            )
+        self._keeper.require(job_id, configuration)
 
     @override
     def _pump(self) -> None:
@@ -288,12 +310,20 @@ class LocalBuilder(BaseBuilder):
         if not self._accepting:
             return
         executable, version = self._usable(), self._watch.version
-        for job in self._queue.runnable():
-            if job.kind is JobKind.INSTALL_ESPHOME:
-                self._launch(job, self._install)
+        for job in self._queue.runnable(self._gate.held):
+            installs = job.kind is JobKind.INSTALL_ESPHOME
+            if executable is None and not installs:
+                continue
+            if (found := self._gate.ask(job)) is None:
+                continue
+            if found and found[0].severity is not Severity.WARN:
+                self._launch(job, partial(self._refuse, found[0]))
+            elif installs:
+                self._launch(job, partial(self._warn, found, self._install))
             elif executable is not None:
                 self._executables[job.job_id] = executable
-                self._launch(replace(job, esphome_version=version), self._build)
+                work = partial(self._warn, found, self._build)
+                self._launch(replace(job, esphome_version=version), work)
 
     def _usable(self) -> Path | None:
         """Return the ESPHome that jobs can start with."""
@@ -305,12 +335,14 @@ class LocalBuilder(BaseBuilder):
             return None
         return executable
 
-    def _launch(
-        self, job: Job, work: Callable[[Job, JobRun, JobLog], Awaitable[_End]]
-    ) -> None:
+    def _launch(self, job: Job, work: _Work) -> None:
         """Start a job."""
         job = replace(
-            job, status=JobStatus.RUNNING, started_at=datetime.now(UTC), phase=None
+            job,
+            status=JobStatus.RUNNING,
+            started_at=datetime.now(UTC),
+            phase=None,
+            message=None,
         )
         self._runs[job.job_id] = run = JobRun(self._settings.limits[job.kind])
         self._update(job)
@@ -318,12 +350,7 @@ class LocalBuilder(BaseBuilder):
             self._run(job, run, work), name=f"{job.kind} {job.job_id}"
         )
 
-    async def _run(
-        self,
-        job: Job,
-        run: JobRun,
-        work: Callable[[Job, JobRun, JobLog], Awaitable[_End]],
-    ) -> None:
+    async def _run(self, job: Job, run: JobRun, work: _Work) -> None:
         """Take one job from start to end, whatever happens."""
         job_id = job.job_id
         log: JobLog | None = None
@@ -336,11 +363,11 @@ class LocalBuilder(BaseBuilder):
         except EndedEarlyError as err:
             verdict = err.verdict
         except LatestUnknownError as err:
-            verdict = _failed(err.cause, str(err))
+            verdict = failed(err.cause, str(err))
         except BuilderUnavailableError as err:
-            verdict = run.stopped or _failed(Cause.ESPHOME_MISSING, str(err))
+            verdict = run.stopped or failed(Cause.ESPHOME_MISSING, str(err))
         except OSError as err:
-            verdict = _failed_with(err)
+            verdict = failed_with(err)
         except Exception:
             _LOGGER.exception("Job %s failed unexpectedly", job_id)
             verdict = INTERNAL_ERROR
@@ -348,11 +375,56 @@ class LocalBuilder(BaseBuilder):
             await log.close()
         await self._tidy(job_id)
         del self._runs[job_id], self._tasks[job_id]
-        self._started_from.pop(job_id, None)
+        self._sources.forget(job_id)
         self._finish(job_id, verdict, exit_code, log)
+
+    async def _refuse(
+        self, finding: Finding, _job: Job, _run: JobRun, log: JobLog
+    ) -> _End:
+        """End a job that could only fail, or has waited for too long."""
+        message = finding.sentence
+        if finding.severity is Severity.WAIT:
+            message = f"The job waited for too long. {message}"
+        log.append([message])
+        return failed(finding.cause, message), None
+
+    async def _warn(
+        self,
+        found: Collection[Finding],
+        work: _Work,
+        job: Job,
+        run: JobRun,
+        log: JobLog,
+    ) -> _End:
+        """Say what may go wrong with a job, and do it."""
+        # Of compilers it is said how many there really are.
+        log.append(
+            [
+                f"[{finding.sentence}]"
+                for finding in found
+                if finding.obstacle is not Obstacle.MEMORY_SCARCE
+            ]
+        )
+        return await work(job, run, log)
 
     async def _build(self, job: Job, run: JobRun, log: JobLog) -> _End:
         """Let ESPHome do a job."""
+        if job.kind is not JobKind.COMPILE:
+            return await self._run_esphome(job, run, log, self._environment)
+        with self._gate.compiling(job):
+            environment, note = self._gate.limit(self._queue.compiles)
+            if note is not None:
+                log.append([f"[{note}]"])
+            end = await self._run_esphome(job, run, log, environment)
+        if end[0].status is JobStatus.COMPLETED:
+            await self._keeper.keep(self.jobs[job.job_id], self.jobs)
+        self._space.measure_soon()
+        return end
+
+    async def _run_esphome(
+        self, job: Job, run: JobRun, log: JobLog, environment: dict[str, str]
+    ) -> _End:
+        """Run the command of a job."""
         executable = self._executables[job.job_id]
         version = await self._watch.confirm(executable)
         self._update(replace(self.jobs[job.job_id], esphome_version=version))
@@ -362,58 +434,20 @@ class LocalBuilder(BaseBuilder):
         command = Command(
             argv=(str(executable), *arguments(job, firmware)),
             cwd=self._settings.config_dir,
-            environment=self._environment_of(job),
+            environment=environment,
             token=job.job_id,
         )
-        diagnosis = Diagnosis.of(job)
         reporter = Reporter(Progress(job.kind), self._reported(job.job_id, log))
-        end = await run.run([command], diagnosis, log, redactor, reporter)
-        if job.kind is JobKind.COMPILE and end[0].status is JobStatus.COMPLETED:
-            await self._keep(self.jobs[job.job_id])
-        return end
-
-    def _environment_of(self, job: Job) -> dict[str, str]:
-        """Return the environment of a job's process."""
-        if job.kind is not JobKind.COMPILE:
-            return self._environment
-        return share_cores(self._environment, self._queue.compiles)
+        return await run.run([command], Diagnosis.of(job), log, redactor, reporter)
 
     def _prepare(self, job: Job) -> tuple[Redactor, Path | None]:
         """Check that the job can still run; return what to conceal, and what to send.
 
         Blocking. Raises `EndedEarlyError`.
         """
-        name, firmware = job.configuration, None
-        try:
-            self._started_from[job.job_id] = self._watch.folder.resolve(name).stat()
-        except (InvalidName, OSError) as err:
-            message = f"The configuration {name} is no longer there."
-            raise EndedEarlyError(_failed(Cause.INVALID_CONFIG, message)) from err
-        if job.firmware_job_id is not None:
-            try:
-                firmware = self._firmware.path(job.firmware_job_id)
-            except NoFirmwareError as err:
-                verdict = _failed(Cause.PREREQUISITE_FAILED, str(err))
-                raise EndedEarlyError(verdict) from err
+        self._sources.note(job)
+        firmware = self._keeper.to_send(job)
         return Redactor.load(self._settings.config_dir), firmware
-
-    async def _keep(self, job: Job) -> None:
-        """Keep what a job has built, to go back to; no reason for it to fail."""
-        async with self._keeping:
-            in_use = {
-                other.firmware_job_id
-                for other in self._queue.active
-                if other.firmware_job_id is not None
-            }
-            try:
-                await asyncio.to_thread(
-                    self._firmware.keep, job, self._settings.data_dir, in_use=in_use
-                )
-            except NoFirmwareError as err:
-                _LOGGER.info("No firmware of %s is kept: %s", job.configuration, err)
-            except OSError as err:
-                name = job.configuration
-                _LOGGER.warning("The firmware of %s cannot be kept: %s", name, err)
 
     async def _install(self, job: Job, run: JobRun, log: JobLog) -> _End:
         """Install an ESPHome."""
@@ -457,6 +491,7 @@ class LocalBuilder(BaseBuilder):
         if run := self._runs.get(job.job_id):
             run.stop(cause)
         elif not job.status.ended:
+            self._gate.forget(job.job_id)
             self._finish(job.job_id, stopped(cause))
 
     @override
@@ -467,11 +502,25 @@ class LocalBuilder(BaseBuilder):
     def _on_look(self) -> None:
         """Take over what was found in the folder, and go on if that is possible now."""
         self._store.retry()
+        self._gate.look_if_due()
         self._install_if_due()
         found = self._watch.configurations
         self._touched.update(found, self._configurations)
         self._pump()
         self._publish()
+
+    def _on_host_look(self) -> None:
+        """Start what this host is fit for, and tell what has to wait."""
+        self._pump()
+        for job_id, finding in self._gate.held.items():
+            waiting = replace(
+                self.jobs[job_id], phase=Phase.WAITING, message=finding.sentence
+            )
+            self._update(waiting)
+        self._publish()
+
+    def _busy(self) -> Collection[str]:
+        return self._queue.busy
 
     def _install_if_due(self) -> None:
         """Ask for an ESPHome of our own if there is none."""
@@ -480,14 +529,3 @@ class LocalBuilder(BaseBuilder):
         if self._accepting and installer is not None and installer.due(jobs, now):
             version = installer.wanted(jobs)
             self._update(self._queue.install_esphome(version, now, None))
-
-
-def _failed(cause: Cause | None, message: str) -> Verdict:
-    return Verdict(status=JobStatus.FAILED, cause=cause, message=message)
-
-
-def _failed_with(err: OSError) -> Verdict:
-    """Return the verdict where the system refused something before the process ran."""
-    if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _failed(Cause.DISK_FULL, "There is no space left on the disk.")
-    return _failed(Cause.UNKNOWN, f"The job could not be started: {err.strerror}.")

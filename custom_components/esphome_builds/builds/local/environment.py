@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-import math
 import os
 from pathlib import Path
 import re
@@ -11,7 +10,11 @@ import shutil
 from typing import Final
 
 from ..builder import BuilderUnavailableError
+from .host import ask_cores
 from .process import Command, Ending, Limits, Process
+
+COMPILERS: Final = "ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT"
+"""The variable that says how many compilers a compile starts at a time."""
 
 VERSION_SECONDS: Final = 30
 
@@ -19,7 +22,6 @@ _ANSWER_BYTES: Final = 64 * 1024
 
 # What one compile more needs, with a compiler or two of its own.
 _COMPILE_BYTES: Final = 2 * 1024**3
-_COMPILERS: Final = "ESPHOME_DEFAULT_COMPILE_PROCESS_LIMIT"
 
 # A build runs code of the authors of external components, so it gets what it needs and
 # nothing else: above all none of Home Assistant's and the Supervisor's tokens.
@@ -139,22 +141,13 @@ def compile_slots() -> int:
     configuration, generates code and links. More on a large host, none without memory.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(max(2, _cores() // 4), _cores(), memory // _COMPILE_BYTES, 4))
+    cores = ask_cores()
+    return max(1, min(max(2, cores // 4), cores, memory // _COMPILE_BYTES, 4))
 
 
-def share_cores(environment: Mapping[str, str], compiles: int) -> dict[str, str]:
-    """Return the environment of one of so many compiles that run side by side.
+def limit_compilers(environment: Mapping[str, str], compilers: int) -> dict[str, str]:
+    """Return the environment of a compile that starts so many compilers at a time.
 
-    Each starts as many compilers as there are cores, unless told otherwise. Together
-    they must not need more memory than one alone. What the user has set is kept.
+    Without a limit it starts as many as there are cores. What the user has set is kept.
     """
-    if compiles == 1:
-        return {**environment}
-    return {_COMPILERS: str(math.ceil(_cores() / compiles)), **environment}
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return {COMPILERS: str(compilers), **environment}

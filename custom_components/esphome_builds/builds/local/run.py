@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+import errno
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -55,6 +56,18 @@ class EndedEarlyError(Exception):
         """Note the verdict."""
         super().__init__(verdict.message)
         self.verdict = verdict
+
+
+def failed(cause: Cause | None, message: str) -> Verdict:
+    """Return the verdict for a job that cannot do what it shall."""
+    return Verdict(status=JobStatus.FAILED, cause=cause, message=message)
+
+
+def failed_with(err: OSError) -> Verdict:
+    """Return the verdict where the system refused something before the process ran."""
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return failed(Cause.DISK_FULL, "There is no space left on the disk.")
+    return failed(Cause.UNKNOWN, f"The job could not be started: {err.strerror}.")
 
 
 class JobRun:
