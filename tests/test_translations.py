@@ -31,7 +31,7 @@ CORE_ABORTS: Final = {
 }
 """Reasons that Home Assistant's own helpers of a config flow give."""
 
-ENTITY_PLATFORMS: Final = ("binary_sensor", "button", "event", "sensor")
+ENTITY_PLATFORMS: Final = ("binary_sensor", "button", "event", "sensor", "update")
 
 
 @cache
@@ -209,7 +209,7 @@ def test_states_have_texts() -> None:
     """What sensors and events can say is what the engine can say."""
     texts = _translations()["entity"]
     ended = {status.value for status in JobStatus if status.ended}
-    working = {"validating", "compiling", "uploading"}
+    working = {"installing", "validating", "compiling", "uploading"}
 
     assert set(texts["sensor"]["last_build"]["state"]) == ended
     assert set(texts["sensor"]["status"]["state"]) == working | {"idle", "unavailable"}
