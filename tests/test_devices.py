@@ -1,5 +1,8 @@
 """Which device of Home Assistant a configuration belongs to."""
 
+import os
+from pathlib import Path
+
 import pytest
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
@@ -11,8 +14,8 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr
 
 from .clients import Client, Message, Subscription
-from .fakes import FAKE_VERSION
-from .helpers import VERSION, async_until_state
+from .fakes import FAKE_VERSION, fake_version
+from .helpers import VERSION, async_act, async_until_state
 
 MAC = "02:eb:00:00:00:02"
 
@@ -139,3 +142,59 @@ async def test_a_changed_device_is_no_news(
 
     assert await _async_device_ids(client) == {"kettle.yaml": device.id}
     assert news.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("software", "version", "available"),
+    [
+        ("2020.1.0 (Nov 24 2026, 09:00:00)", "2020.1.0", True),
+        ("1.2.3 (ESPHome 2020.1.0)", "2020.1.0", True),
+        (f"{FAKE_VERSION}b1 (Nov 24 2026, 09:00:00)", f"{FAKE_VERSION}b1", True),
+        (FAKE_VERSION, FAKE_VERSION, False),
+        ("2099.1.0-dev", "2099.1.0-dev", False),
+        ("something else", None, None),
+        (None, None, None),
+    ],
+)
+async def test_what_a_device_runs(  # noqa: PLR0913, PLR0917
+    hass: HomeAssistant,
+    news: Subscription,
+    device_registry: dr.DeviceRegistry,
+    software: str | None,
+    version: str | None,
+    available: bool | None,
+) -> None:
+    """The device has told Home Assistant, and what is older can be updated."""
+    device = _device(hass, _entry(hass, "kettle"))
+    await _async_configuration(news)
+
+    device_registry.async_update_device(device.id, sw_version=software or "0")
+    if software is None:
+        device_registry.async_update_device(device.id, sw_version=None)
+    await hass.async_block_till_done()
+
+    answer = await news.client.call("esphome_builds/configurations/list")
+    (told,) = (one for one in answer["configurations"] if one["device_id"])
+    assert told["deployed_version"] == version
+    assert told["update_available"] is available
+
+
+async def test_what_another_esphome_changes(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    esphome: Path,
+    news: Subscription,
+) -> None:
+    """A device that was up to date can be updated as soon as the builder is newer."""
+    registry = dr.async_get(hass)
+    device = _device(hass, _entry(hass, "kettle"))
+    assert (await _async_configuration(news))["update_available"] is None
+    registry.async_update_device(device.id, sw_version=FAKE_VERSION)
+    assert (await _async_configuration(news))["update_available"] is False
+
+    fake_version(esphome, "print Version: 2099.1.0")
+    os.utime(esphome, (0, 0))
+    await async_act(hass, "validate", "kettle.yaml")
+
+    while not (await _async_configuration(news))["update_available"]:
+        pass

@@ -11,6 +11,7 @@ from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
 from .builds.builder import Builder, snapshot
 from .builds.models import (
+    BuilderEvent,
     BuilderInfo,
     Configuration,
     ConfigurationEvent,
@@ -21,8 +22,9 @@ from .builds.models import (
     JobStatus,
     SnapshotEvent,
 )
+from .builds.versions import is_older
 from .const import DOMAIN, EVENT_BUILD, LOGGER, SIGNAL_EVENT
-from .devices import async_device_ids, async_track_devices
+from .devices import KnownDevice, async_devices, async_track_devices
 
 type BuildConfigEntry = ConfigEntry[BuildCoordinator]
 
@@ -66,12 +68,13 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             name=f"{DOMAIN} {entry.title}",
         )
         self.builder = builder
-        self._device_ids: dict[str, str] = {}
+        self._devices: dict[str, KnownDevice] = {}
         self._last_job: Job | None = None
         self._listening: list[Callable[[], None]] = []
         self._refreshing = False
         self._step_listeners: list[Callable[[str, Job], None]] = []
         self._stopped = False
+        self._version: str | None = None
         self._waiting: set[asyncio.Event] = set()
 
     @property
@@ -85,7 +88,8 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     async def async_start(self) -> None:
         """Load the builder's jobs; raise `BuilderUnavailableError`."""
         await self.builder.start()
-        self._device_ids = async_device_ids(self.hass)
+        self._devices = async_devices(self.hass)
+        self._version = self.builder.info.esphome_version
         ended = filter(_is_ended_build, self.builder.jobs.values())
         self._last_job = max(ended, key=_finished_at, default=None)
         self.data = self._build_data()
@@ -163,6 +167,8 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             case ConfigurationEvent(configuration=configuration):
                 configuration = self._with_device(configuration)
                 event = ConfigurationEvent(configuration=configuration)
+            case BuilderEvent(builder=BuilderInfo(esphome_version=version)):
+                self._async_on_version(version)
         async_dispatcher_send(
             self.hass, SIGNAL_EVENT, self.config_entry.entry_id, event
         )
@@ -184,6 +190,16 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             {"type": step, "job": job.as_dict()},
             context=job_context(job),
         )
+
+    @callback
+    def _async_on_version(self, version: str | None) -> None:
+        """Tell which devices could run something newer now, or no longer."""
+        before, self._version = self._version, version
+        if version == before:
+            return
+        for configuration in self.builder.configurations.values():
+            if configuration.name in self._devices:
+                self._async_on_event(ConfigurationEvent(configuration=configuration))
 
     @callback
     def _async_show(self) -> None:
@@ -209,16 +225,24 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
 
     @callback
     def _async_on_devices(self) -> None:
-        """Tell which configurations belong to other devices now."""
-        before, self._device_ids = self._device_ids, async_device_ids(self.hass)
+        """Tell of configurations whose device is another one, or runs something else."""
+        before, self._devices = self._devices, async_devices(self.hass)
         for configuration in self.builder.configurations.values():
             name = configuration.name
-            if name and before.get(name) != self._device_ids.get(name):
+            if name and before.get(name) != self._devices.get(name):
                 self._async_on_event(ConfigurationEvent(configuration=configuration))
 
     def _with_device(self, configuration: Configuration) -> Configuration:
-        device_id = self._device_ids.get(configuration.name or "")
-        return replace(configuration, device_id=device_id)
+        """Return a configuration with what Home Assistant knows of its device."""
+        if (device := self._devices.get(configuration.name or "")) is None:
+            return configuration
+        deployed = configuration.deployed_version or device.version
+        return replace(
+            configuration,
+            deployed_version=deployed,
+            device_id=device.device_id,
+            update_available=is_older(deployed, self.builder.info.esphome_version),
+        )
 
 
 def job_context(job: Job) -> Context:

@@ -1,6 +1,8 @@
 """Which ESPHome device of Home Assistant a configuration belongs to."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+import re
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import Event, HomeAssistant, callback
@@ -9,12 +11,26 @@ from homeassistant.helpers import device_registry as dr
 _ESPHOME = "esphome"
 # The ESPHome integration keeps the device's own name in its entry under this key.
 _CONF_DEVICE_NAME = "device_name"
+# What it says of a device's software: "2026.10.0 (time of the build)", or where the
+# firmware is a project "1.0.0 (ESPHome 2026.10.0)" (`_async_setup_device_registry`).
+_SOFTWARE = re.compile(r"(?:.* \(ESPHome )?(\d+\.\d+\.\d+[^\s)]*)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownDevice:
+    """A device that the ESPHome integration knows, and which ESPHome it runs."""
+
+    device_id: str
+    version: str | None
 
 
 @callback
-def async_device_ids(hass: HomeAssistant) -> dict[str, str]:
-    """Return the ids of the devices that the ESPHome integration knows, by name."""
-    return {name: device.id for name, device in _async_devices(hass)}
+def async_devices(hass: HomeAssistant) -> dict[str, KnownDevice]:
+    """Return the devices that the ESPHome integration knows, by name."""
+    return {
+        name: KnownDevice(device_id=device.id, version=_version(device.sw_version))
+        for name, device in _async_devices(hass)
+    }
 
 
 @callback
@@ -36,14 +52,24 @@ def async_device_name(hass: HomeAssistant, device_id: str) -> str | None:
 def async_track_devices(
     hass: HomeAssistant, listener: Callable[[], None]
 ) -> Callable[[], None]:
-    """Call the listener when devices came or went, until the result is called."""
+    """Call the listener when devices came, went, or run something else.
+
+    That is until the result is called.
+    """
 
     @callback
     def _async_on_update(event: Event[dr.EventDeviceRegistryUpdatedData]) -> None:
-        if event.data["action"] in ("create", "remove"):
+        data = event.data
+        if data["action"] != "update" or "sw_version" in data["changes"]:
             listener()
 
     return hass.bus.async_listen(dr.EVENT_DEVICE_REGISTRY_UPDATED, _async_on_update)
+
+
+def _version(software: str | None) -> str | None:
+    """Return the version of ESPHome that is in a device's software."""
+    match = _SOFTWARE.match(software or "")
+    return match and match[1]
 
 
 @callback
