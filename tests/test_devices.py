@@ -179,6 +179,7 @@ async def test_what_a_device_runs(  # noqa: PLR0913, PLR0917
     assert told["update_available"] is available
 
 
+@pytest.mark.local_only("a server tells its version when a connection begins")
 async def test_what_another_esphome_changes(
     hass: HomeAssistant,
     builder: MockConfigEntry,

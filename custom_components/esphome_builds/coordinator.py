@@ -225,7 +225,7 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
 
     @callback
     def _async_on_devices(self) -> None:
-        """Tell of configurations whose device is another one, or runs something else."""
+        """Tell of configurations whose device is another, or runs something else."""
         before, self._devices = self._devices, async_devices(self.hass)
         for configuration in self.builder.configurations.values():
             name = configuration.name
