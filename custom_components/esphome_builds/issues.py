@@ -1,6 +1,6 @@
 """The repair issues: what stands in the way of a builder's jobs, and a way on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from homeassistant.core import HomeAssistant, callback
@@ -8,9 +8,8 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.loader import async_get_loaded_integration
 
-from .builds.findings import Finding, Obstacle, Severity
+from .builds.findings import Finding, Obstacle, Severity, texts
 from .builds.models import BuilderEvent, Event
-from .builds.usage import readable_size
 from .const import DOMAIN, SIGNAL_EVENT
 from .coordinator import BuildCoordinator
 
@@ -31,9 +30,6 @@ _PARTLY: Final = {
     Obstacle.MUSL: "musl_partly",
 }
 """Texts for obstacles that stand in the way of some jobs only."""
-
-_SIZES: Final = frozenset({"available", "free", "minimum", "needed", "swap", "total"})
-"""Facts that are bytes."""
 
 
 @callback
@@ -102,18 +98,10 @@ def _async_create(
         translation_key=obstacle.value if refused else _PARTLY.get(obstacle, obstacle),
         translation_placeholders={
             "builder": coordinator.config_entry.title,
-            **_texts(finding.facts),
+            **texts(finding.facts),
         },
     )
 
 
 def _issue_id(obstacle: Obstacle, entry_id: str) -> str:
     return f"{obstacle}_{entry_id}"
-
-
-def _texts(facts: Mapping[str, str | int]) -> dict[str, str]:
-    """Return facts as they are read by a person."""
-    return {
-        name: readable_size(int(fact)) if name in _SIZES else str(fact)
-        for name, fact in facts.items()
-    }
