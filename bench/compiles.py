@@ -1,8 +1,8 @@
 """Real compiles: through both servers, and by the command line alone."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 import os
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Final
 from unittest.mock import patch
 
 from .pairs import Figure, Measure, Sample, Samplers, Unit
-from .sides import ESPHOME, Side, ours, peer, run_esphome
+from .sides import ESPHOME, Ours, Side, ours, peer, run_esphome
 
 COMMAND_LINE: Final = "command line"
 
+_IDLE_SECONDS: Final = 20.0
 _NAME: Final = "plain.yaml"
+_NO_CACHE: Final = {"CCACHE_DISABLE": "1"}
 # More pairs than others have, as there is little between the sides.
 _PAIRS: Final = 11
 _YAML: Final = """\
@@ -65,8 +67,7 @@ async def _by_hand(folder: Path, cold: bool) -> Sample:
 async def _compiles(cold: bool) -> AsyncGenerator[Samplers]:
     """Have each build once, so that none is the one that fills the caches."""
     # What would be measured is the cache. Later measures have it again.
-    without_cache = patch.dict(os.environ, {"CCACHE_DISABLE": "1"})
-    with without_cache, TemporaryDirectory() as temporary:
+    with patch.dict(os.environ, _NO_CACHE), TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _lay_out(folder)
         async with ours(ESPHOME) as one, peer(ESPHOME) as two:
@@ -78,6 +79,47 @@ async def _compiles(cold: bool) -> AsyncGenerator[Samplers]:
             for sample in samplers.values():
                 await sample()
             yield samplers
+
+
+@asynccontextmanager
+async def _caches() -> AsyncGenerator[Samplers]:
+    """Have two builders, one of which has a cache and has filled it."""
+    async with AsyncExitStack() as stack:
+        cache = stack.enter_context(TemporaryDirectory())
+        sides = []
+        for environment in ({"CCACHE_DIR": cache}, _NO_CACHE):
+            with patch.dict(os.environ, environment):
+                sides.append(await stack.enter_async_context(ours(ESPHOME)))
+            _lay_out(sides[-1].config_dir)
+        with_cache, without_cache = sides
+        await _through(with_cache, cold=True)
+        yield {
+            Ours.name: partial(_through, with_cache, cold=True),
+            "without ccache": partial(_through, without_cache, cold=True),
+        }
+
+
+async def _held(side: Side, work: Callable[[], Awaitable[object]]) -> Sample:
+    """Return how long the event loop was held at most during some work."""
+    await side.peaks()
+    await work()
+    return {"held": await side.peaks()}
+
+
+@asynccontextmanager
+async def _busy_hosts() -> AsyncGenerator[Samplers]:
+    """Have one Home Assistant on a host that compiles for it, for another, or not."""
+    with patch.dict(os.environ, _NO_CACHE), TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _lay_out(folder)
+        async with ours(ESPHOME) as side:
+            _lay_out(side.config_dir)
+            work: dict[str, Callable[[], Awaitable[object]]] = {
+                side.name: partial(_through, side, cold=True),
+                COMMAND_LINE: partial(_by_hand, folder, cold=True),
+                "no compile": partial(asyncio.sleep, _IDLE_SECONDS),
+            }
+            yield {name: partial(_held, side, it) for name, it in work.items()}
 
 
 COMPILES: Final = {
@@ -92,5 +134,19 @@ COMPILES: Final = {
         figures={"wall": Figure(title="", unit=Unit.SECONDS)},
         sides=partial(_compiles, cold=True),
         pairs=_PAIRS,
+    ),
+    "ccache": Measure(
+        title="A compile from nothing, with what ccache kept of the one before",
+        figures={"wall": Figure(title="", unit=Unit.SECONDS)},
+        sides=_caches,
+    ),
+    "busy-host": Measure(
+        title="Home Assistant while a device is compiled from nothing",
+        figures={
+            "held": Figure(
+                title="longest hold of the event loop", unit=Unit.MILLISECONDS
+            )
+        },
+        sides=_busy_hosts,
     ),
 }

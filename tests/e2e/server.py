@@ -4,7 +4,7 @@ What starts and stops it blocks, so that one server can outlive a test's event l
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 import json
@@ -52,7 +52,7 @@ class Process:
 class Server:
     """Home Assistant on one folder, as often as it is started."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each of them is for a few tests only
         self,
         folder: Path,
         extra: str = "",
@@ -60,11 +60,12 @@ class Server:
         port: int | None = None,
         install: bool = False,
         probe: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Lay the folder out; `extra` is added to the configuration.
 
         `install` lets Home Assistant install what its integrations need. `probe` adds
-        what looks into it for tests.
+        what looks into it for tests. `environment` is what it has beside our own.
         """
         port = port or free_port()
         self.folder = folder
@@ -73,6 +74,7 @@ class Server:
         self.esphome = ESPHOME
         self.url = f"http://127.0.0.1:{port}"
         self.token = ""
+        self._environment = environment or {}
         self._options = () if install else ("--skip-pip",)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_read = 0
@@ -119,6 +121,8 @@ class Server:
         with (self.folder / "output.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [HASS, "--config", self.folder, *self._options],
+                cwd=self.folder,
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -168,6 +172,11 @@ class Server:
             config_dir=str(config_dir or self.config_dir),
             esphome=str(esphome),
         )
+        return self.entry_id
+
+    def add_managed_builder(self) -> str:
+        """Add a local builder that installs its ESPHome; return the id of the entry."""
+        self.entry_id = self._add("local", config_dir=str(self.config_dir))
         return self.entry_id
 
     def add_device_builder(self, **answers: str) -> str:
