@@ -9,6 +9,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
     MockUser,
+    async_capture_events,
     async_fire_time_changed,
 )
 
@@ -17,7 +18,12 @@ from custom_components.esphome_builds.const import (
     CONF_CONFIG_DIR,
     CONF_ESPHOME,
 )
-from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, EntityCategory
+from homeassistant.const import (
+    EVENT_STATE_CHANGED,
+    STATE_UNAVAILABLE,
+    STATE_UNKNOWN,
+    EntityCategory,
+)
 from homeassistant.core import Context, CoreState, HomeAssistant
 from homeassistant.exceptions import HomeAssistantError, Unauthorized
 from homeassistant.helpers import entity_registry as er
@@ -133,13 +139,19 @@ async def test_it_is_updated(
     assert attributes["latest_version"] == NEWER
     assert attributes["release_url"] == "https://esphome.io/changelog/2026.11.0/"
     steps = Steps(hass)
+    versions = async_capture_events(hass, EVENT_STATE_CHANGED)
 
     await _async_update(hass, context=Context(user_id=hass_admin_user.id))
 
     state = await async_until_state(hass, UPDATE, "off")
     assert state.attributes["installed_version"] == NEWER
     assert state.attributes["in_progress"] is False
-    assert shown(hass, VERSION).state == NEWER
+    # Nor was it unknown meanwhile.
+    assert [
+        event.data["new_state"].state
+        for event in versions
+        if event.data["entity_id"] == VERSION and event.data["new_state"]
+    ] == [NEWER]
     job = steps.events[-1].data["job"]
     assert (job["kind"], job["status"]) == ("install_esphome", "completed")
     assert job["requested_by"]["user_id"] == hass_admin_user.id
@@ -294,6 +306,7 @@ async def test_it_is_asked_when_home_assistant_has_started(
 
     assert await hass.config_entries.async_setup(managed.entry_id)
     await async_until_state(hass, VERSION, FAKE_VERSION)
+    await hass.async_block_till_done(wait_background_tasks=True)
     assert uv.calls("latest") == asked
     hass.set_state(CoreState.running)
     hass.bus.async_fire("homeassistant_started")
