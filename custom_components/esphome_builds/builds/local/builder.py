@@ -18,8 +18,8 @@ from ..builder import (
     NotAllowedError,
     Submission,
 )
-from ..diagnosis import INTERNAL_ERROR, Diagnosis, Verdict, stopped
-from ..findings import Finding, Obstacle, Severity
+from ..diagnosis import INTERNAL_ERROR, stopped
+from ..findings import Finding, Severity
 from ..kept import KeptFirmware
 from ..log import JobLog
 from ..models import (
@@ -33,9 +33,7 @@ from ..models import (
     Phase,
     Requester,
 )
-from ..progress import Progress
 from ..queue import local_slots
-from ..report import Reporter
 from ..store import load_jobs
 from ..usage import Usage
 from .environment import compile_slots
@@ -43,22 +41,19 @@ from .environments import check_version
 from .gate import Gate
 from .installer import Installer
 from .keeper import Keeper
-from .process import Command, end_leftovers
-from .run import EndedEarlyError, JobRun, arguments, failed, failed_with
-from .secrets import Redactor
+from .process import end_leftovers
+from .run import EndedEarlyError, JobRun, failed, failed_with
 from .settings import LocalSettings
-from .sources import Sources
 from .space import Space
 from .uv import LatestUnknownError
-from .uv_progress import InstallProgress
 from .watch import Watch
+from .work import End, Worker
 
 _LOGGER = logging.getLogger(__name__)
 
 _MIB: Final = 1024 * 1024
 
-type _End = tuple[Verdict, int | None]
-type _Work = Callable[[Job, JobRun, JobLog], Awaitable[_End]]
+type _Work = Callable[[Job, JobRun, JobLog], Awaitable[End]]
 
 
 class LocalBuilder(BaseBuilder):
@@ -79,9 +74,16 @@ class LocalBuilder(BaseBuilder):
             )
         self._watch = Watch(settings, self._environment, self._esphome, self._on_look)
         self._gate = Gate(settings, self._environment, self._watch, self._on_host_look)
-        self._sources = Sources(self._watch.folder)
+        self._worker = Worker(
+            settings, self._watch, self._gate, self._keeper, self._installer
+        )
+        self._worker.report_to(
+            jobs=lambda: self.jobs,
+            update=self._update,
+            store=self._store,
+            compiles=lambda: self._queue.compiles,
+        )
         self._space = Space(settings, self._all_jobs, self._busy, self._publish)
-        self._executables: dict[str, Path] = {}
         self._runs: dict[str, JobRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -215,6 +217,7 @@ class LocalBuilder(BaseBuilder):
             message = f"It cannot be written down: {err.strerror}."
             raise BuilderUnavailableError(message) from err
         self._watch.look_soon()
+        self._publish()
         return environment.version
 
     def _managed(self) -> Installer:
@@ -297,7 +300,7 @@ class LocalBuilder(BaseBuilder):
     @override
     async def _stale(self, names: Collection[str]) -> set[str]:
         """Return running jobs whose file was changed since they started."""
-        return await asyncio.to_thread(self._sources.stale, self.jobs, names)
+        return await asyncio.to_thread(self._worker.stale, self.jobs, names)
 
     @override
     def _check_firmware(self, job_id: str, configuration: str) -> None:
@@ -317,13 +320,13 @@ class LocalBuilder(BaseBuilder):
             if (found := self._gate.ask(job)) is None:
                 continue
             if found and found[0].severity is not Severity.WARN:
-                self._launch(job, partial(self._refuse, found[0]))
-            elif installs:
-                self._launch(job, partial(self._warn, found, self._install))
-            elif executable is not None:
-                self._executables[job.job_id] = executable
-                work = partial(self._warn, found, self._build)
-                self._launch(replace(job, esphome_version=version), work)
+                self._launch(job, partial(self._worker.refuse, found[0]))
+                continue
+            started = job
+            if executable is not None and not installs:
+                self._worker.executables[job.job_id] = executable
+                started = replace(job, esphome_version=version)
+            self._launch(started, partial(self._worker.do, found))
 
     def _usable(self) -> Path | None:
         """Return the ESPHome that jobs can start with."""
@@ -373,117 +376,11 @@ class LocalBuilder(BaseBuilder):
             verdict = INTERNAL_ERROR
         if log is not None:
             await log.close()
-        await self._tidy(job_id)
+        await self._worker.tidy(job_id)
         del self._runs[job_id], self._tasks[job_id]
-        self._sources.forget(job_id)
+        if job.kind is JobKind.COMPILE:
+            self._space.measure_soon()
         self._finish(job_id, verdict, exit_code, log)
-
-    async def _refuse(
-        self, finding: Finding, _job: Job, _run: JobRun, log: JobLog
-    ) -> _End:
-        """End a job that could only fail, or has waited for too long."""
-        message = finding.sentence
-        if finding.severity is Severity.WAIT:
-            message = f"The job waited for too long. {message}"
-        log.append([message])
-        return failed(finding.cause, message), None
-
-    async def _warn(
-        self,
-        found: Collection[Finding],
-        work: _Work,
-        job: Job,
-        run: JobRun,
-        log: JobLog,
-    ) -> _End:
-        """Say what may go wrong with a job, and do it."""
-        # Of compilers it is said how many there really are.
-        log.append(
-            [
-                f"[{finding.sentence}]"
-                for finding in found
-                if finding.obstacle is not Obstacle.MEMORY_SCARCE
-            ]
-        )
-        return await work(job, run, log)
-
-    async def _build(self, job: Job, run: JobRun, log: JobLog) -> _End:
-        """Let ESPHome do a job."""
-        if job.kind is not JobKind.COMPILE:
-            return await self._run_esphome(job, run, log, self._environment)
-        with self._gate.compiling(job):
-            environment, note = self._gate.limit(self._queue.compiles)
-            if note is not None:
-                log.append([f"[{note}]"])
-            end = await self._run_esphome(job, run, log, environment)
-        if end[0].status is JobStatus.COMPLETED:
-            await self._keeper.keep(self.jobs[job.job_id], self.jobs)
-        self._space.measure_soon()
-        return end
-
-    async def _run_esphome(
-        self, job: Job, run: JobRun, log: JobLog, environment: dict[str, str]
-    ) -> _End:
-        """Run the command of a job."""
-        executable = self._executables[job.job_id]
-        version = await self._watch.confirm(executable)
-        self._update(replace(self.jobs[job.job_id], esphome_version=version))
-        redactor, firmware = await asyncio.to_thread(self._prepare, job)
-        # From here on a restart knows of this attempt.
-        await self._store.flush()
-        command = Command(
-            argv=(str(executable), *arguments(job, firmware)),
-            cwd=self._settings.config_dir,
-            environment=environment,
-            token=job.job_id,
-        )
-        reporter = Reporter(Progress(job.kind), self._reported(job.job_id, log))
-        return await run.run([command], Diagnosis.of(job), log, redactor, reporter)
-
-    def _prepare(self, job: Job) -> tuple[Redactor, Path | None]:
-        """Check that the job can still run; return what to conceal, and what to send.
-
-        Blocking. Raises `EndedEarlyError`.
-        """
-        self._sources.note(job)
-        firmware = self._keeper.to_send(job)
-        return Redactor.load(self._settings.config_dir), firmware
-
-    async def _install(self, job: Job, run: JobRun, log: JobLog) -> _End:
-        """Install an ESPHome."""
-
-        def _on_version(version: str) -> None:
-            self._update(replace(self.jobs[job.job_id], esphome_version=version))
-
-        # From here on a restart knows of this attempt.
-        await self._store.flush()
-        reporter = Reporter(InstallProgress(), self._reported(job.job_id, log))
-        return await self._managed().run(job, run, log, reporter, _on_version)
-
-    async def _tidy(self, job_id: str) -> None:
-        """Remove an ESPHome that nobody needs when this job has ended."""
-        used = self._executables.pop(job_id, None)
-        installer = self._installer
-        if installer is not None and (used is None or not installer.uses(used)):
-            await installer.tidy(self._executables.values())
-
-    def _reported(
-        self, job_id: str, log: JobLog
-    ) -> Callable[[Phase | None, int | None], None]:
-        """Return what puts a run's progress into its job."""
-
-        def _report(phase: Phase | None, progress: int | None) -> None:
-            self._update(
-                replace(
-                    self.jobs[job_id],
-                    phase=phase,
-                    progress=progress,
-                    total_lines=log.total,
-                    elided_lines=log.elided,
-                )
-            )
-
-        return _report
 
     @override
     def _end(self, job: Job, cause: Cause) -> None:
