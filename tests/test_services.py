@@ -376,11 +376,15 @@ async def test_clean_all_does_not_wait(
 ) -> None:
     """Without `wait` the jobs are returned as they are now, also for one builder."""
     await async_act(hass, "validate", porch)
+    context = Context()
 
-    jobs = await async_act(hass, "clean_all", config_entry_id=builder.entry_id)
+    jobs = await async_act(
+        hass, "clean_all", config_entry_id=builder.entry_id, context=context
+    )
 
     (job,) = (job for job in jobs if job["configuration"] == porch)
     assert (job["kind"], job["status"]) == ("clean", "queued")
+    assert job["requested_by"] == {"user_id": None, "context_id": context.id}
     await async_act(hass, "cancel", porch)
 
 
