@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.esphome_builds.builds.local import space
 from custom_components.esphome_builds.builds.models import BuilderEvent
 from custom_components.esphome_builds.builds.usage import Measured, Usage
-from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN, EntityCategory
+from custom_components.esphome_builds.local import cache_dir
+from homeassistant.const import (
+    EVENT_STATE_CHANGED,
+    STATE_UNAVAILABLE,
+    STATE_UNKNOWN,
+    EntityCategory,
+)
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import entity_registry as er
 
@@ -28,6 +35,7 @@ from .helpers import (
     STATUS,
     VERSION,
     async_act,
+    async_until,
     async_until_state,
     shown,
 )
@@ -221,3 +229,23 @@ async def test_only_a_local_builder_has_a_disk(
 ) -> None:
     """A server's is not ours to look at."""
     assert (hass.states.get(DISK_USAGE) is not None) == (builder_kind == "local")
+
+
+@pytest.mark.local_only("the disk of a server is not ours to look at")
+async def test_what_is_on_disk_is_measured(
+    hass: HomeAssistant, builder: MockConfigEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the builder itself, some time after its start."""
+    monkeypatch.setattr(space, "FIRST_SECONDS", 0.0)
+    data = cache_dir(hass, builder.entry_id) / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "large").write_bytes(bytes(3 * 1024**2))
+
+    assert await hass.config_entries.async_reload(builder.entry_id)
+
+    await async_until(
+        hass,
+        EVENT_STATE_CHANGED,
+        lambda: shown(hass, DISK_USAGE).attributes.get("build", 0) >= 3 * 1024**2,
+    )
+    assert float(shown(hass, DISK_USAGE).state) * 1024 >= 3

@@ -98,7 +98,7 @@ def _joined(told: Iterable[tuple[str, str]]) -> str:
 def _state(entry: BuildConfigEntry) -> str:
     """Return how a builder is, and why if it is not ready."""
     if entry.state is not ConfigEntryState.LOADED:
-        return entry.state.value
+        return str(entry.state.value)
     info = entry.runtime_data.builder.info
     return f"{info.state} ({info.message})" if info.message else info.state.value
 
