@@ -16,6 +16,7 @@ import pytest
 from custom_components.esphome_builds.builds import (
     logs as logs_module,
     queue as queue_module,
+    store as store_module,
 )
 from custom_components.esphome_builds.builds.builder import (
     MAX_CONFIGURATIONS,
@@ -51,7 +52,7 @@ from custom_components.esphome_builds.builds.models import (
     Requester,
     RequestKind,
 )
-from custom_components.esphome_builds.builds.store import JobStore, load_jobs
+from custom_components.esphome_builds.builds.store import load_jobs
 from custom_components.esphome_builds.builds.stream import STREAM_EVENTS, Budget
 
 from ...fakes import FAKE_VERSION, fake_calls, fake_version
@@ -1280,17 +1281,14 @@ class TestUnavailable:
         """A job whose start cannot be noted does not start."""
         house.write("a", "mark started")
         new = house.settings.cache_dir / "jobs.json.new"
-        write = JobStore.flush
-        one_by_one = asyncio.Lock()
+        write = store_module._replace
 
-        async def _full(store: JobStore) -> None:
-            async with one_by_one:
-                new.unlink(missing_ok=True)
-                new.symlink_to("/dev/full")
-                await write(store)
+        def _full(path: Path, data: bytes) -> None:
+            new.symlink_to("/dev/full")
+            write(path, data)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(JobStore, "flush", _full)
+            patch.setattr(store_module, "_replace", _full)
             job = await tenant.run("compile", "a.yaml")
 
         assert (job.status, job.cause) == (JobStatus.FAILED, Cause.DISK_FULL)
