@@ -18,10 +18,13 @@ from .server import ROOT, Server
 
 pytestmark = pytest.mark.real
 
+API_PORT: Final = 16057
 LOCALHOST: Final = "127.0.0.1"
 NAME: Final = "weather-station.yaml"
 # Of older releases none can build for `host` without downloads.
 OLDER: Final = "2026.10.0b3"
+# Other tests have the same device, at the same time.
+PORTS: Final = {API_PORT: 16053, 18270: 18266}
 UPDATE: Final = "update.esphome_builds_esphome_esphome"
 
 # What uv and pip would obey if they were let.
@@ -55,8 +58,11 @@ def server(tmp_path: Path) -> Generator[Server]:
     )
     for name, text in _HOSTILE.items():
         (server.folder / name).write_text(text)
-    for file in (ROOT / "examples").glob("*.yaml"):
-        shutil.copy(file, server.config_dir)
+    shutil.copy(ROOT / "examples" / "common.yaml", server.config_dir)
+    text = (ROOT / "examples" / NAME).read_text()
+    for ours, theirs in PORTS.items():
+        text = text.replace(f"port: {theirs}", f"port: {ours}")
+    (server.config_dir / NAME).write_text(text)
     server.start()
     yield server
     server.destroy()
@@ -176,7 +182,7 @@ async def test_from_nothing(server: Server, client: Client) -> None:
     assert info["previous_version"] == latest
     (built,) = await run(client, "compile")
     assert built["esphome_version"] == OLDER
-    device = await Device.start(server.built_program(NAME), 16053)
+    device = await Device.start(server.built_program(NAME), API_PORT)
     try:
         assert (await device.ask())["version"] == "1.0.0"
         await upgrade(server, client, latest)
