@@ -190,12 +190,12 @@ async def _check_listeners(client: Client, streams: int) -> None:
 
 def _is_quiet(census: dict[str, int], streams: int) -> bool:
     """Return whether nothing listens but builders' coordinators and so many streams."""
-    # A stream listens to two signals, or to a builder and a log.
+    # A stream listens to two signals, or to a builder and a log; repair issues to one.
     return (
         census["streams"] == streams
         and census["builder_listeners"] <= census["builders"] + streams
         and census["log_listeners"] <= streams
-        and census["signal_listeners"] <= 2 * streams
+        and census["signal_listeners"] <= census["builders"] + 2 * streams
     )
 
 
