@@ -30,6 +30,7 @@ _BLOCKS: Final = (1024 * 1024, 4096)
 _SIZE: Final = 1024 * 1024 * 1024
 _LOG: Final = r"Cannot write the log .*No space left"
 _JOBS: Final = r"Cannot write the list of jobs .*No space left"
+_LOG_READ_ONLY: Final = r"Cannot write the log .*Read-only file system"
 _READ_ONLY: Final = r"Cannot write the list of jobs .*Read-only file system"
 
 
@@ -218,7 +219,7 @@ async def test_jobs(
         assert len(fake_calls(on_disks.esphome)) == calls
 
     # Without another change the disk says now what is true, and a kill keeps it.
-    await aftermath.check(on_disks, expected=[_JOBS])
+    await aftermath.check(on_disks, expected=[_JOBS, _LOG])
     await asyncio.to_thread(on_disks.kill)
     await asyncio.to_thread(on_disks.start)
     client = await connect(on_disks)
@@ -264,7 +265,7 @@ async def test_read_only_cache(
     assert len(fake_calls(on_disks.esphome)) == calls
     for job in await client.submit("install", name):
         await client.until_job(job["job_id"], "completed")
-    await aftermath.check(on_disks, expected=[_READ_ONLY])
+    await aftermath.check(on_disks, expected=[_READ_ONLY, _LOG_READ_ONLY])
 
 
 async def test_read_only_configurations(
