@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,8 +193,33 @@ class TestHeld:
             jobs = await tenant.ended(one, two)
 
         for job in jobs:
+            assert not any(
+                state.message
+                for state in tenant.history(job)
+                if state.status is JobStatus.RUNNING
+            )
             assert (job.status, job.message) == (JobStatus.COMPLETED, None)
             assert tenant.statuses(job) == ["queued", "running", "completed"]
+
+    async def test_asked_twice(
+        self, house: House, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To ask again while the host is looked at is not to have waited for long."""
+        house.write("a")
+        host.leave(100 * _MIB)
+        async with house.started() as tenant:
+            take_over = tenant.builder._gate._steady.take
+
+            def _take(*arguments: Any) -> tuple[Finding, ...]:  # noqa: ANN401 - same
+                tenant.builder._pump()
+                return take_over(*arguments)
+
+            monkeypatch.setattr(tenant.builder._gate._steady, "take", _take)
+            (job,) = await tenant.submit("compile", "a.yaml")
+            await tenant.until(lambda: tenant.job(job).phase is Phase.WAITING)
+            for _ in range(3):
+                await looked(tenant, host)
+            assert tenant.job(job).status is JobStatus.QUEUED
 
     async def test_given_up(
         self, house: House, host: Host, monkeypatch: pytest.MonkeyPatch

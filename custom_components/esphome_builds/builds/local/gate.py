@@ -200,7 +200,8 @@ class Gate:
             while not self._stopped:
                 asked, self._asked = self._asked, set()
                 await self._look_once()
-                self._cleared = asked | self._released()
+                # One that asked again before it was held has its answer.
+                self._cleared = (asked - self._held.keys()) | self._released()
                 self._on_look()
                 self._cleared = set()
                 if not self._asked:
