@@ -99,14 +99,16 @@ def leftovers(hass: HomeAssistant, builder: MockConfigEntry) -> list[str]:
     """Return what streams attached that is still there, beside the coordinator."""
     dispatcher: dict[Any, Any] = hass.data.get(DATA_DISPATCHER, {})
     engine = builder.runtime_data.builder
+    # The coordinator listens to the builder, and the repair issues to the coordinator.
+    loaded = len(builder.runtime_data._listening[:1])
     found = {
         "connections": len(hass.data.get(DATA_CONNECTIONS, ())),
         "dispatcher": sum(
             len(dispatcher.get(signal, ()))
             for signal in (SIGNAL_EVENT, SIGNAL_BUILDERS)
-        ),
-        "listeners of the builder": len(engine._listeners)
-        - len(builder.runtime_data._listening[:1]),
+        )
+        - loaded,
+        "listeners of the builder": len(engine._listeners) - loaded,
         "listeners of logs": len(log_listeners(builder)),
         "tasks": sum(
             task.get_name().startswith("esphome_builds stream")
