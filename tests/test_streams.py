@@ -153,7 +153,8 @@ async def test_a_snapshot_then_every_event_once_and_in_order(client: Client) -> 
     [job_id] = await submit(client, "validate", "kettle.yaml")
     events = [snapshot]
     while not (
-        events[-1]["type"] == "builder" and events[-1]["builder"]["running"] == 0
+        events[-1]["type"] == "builder"
+        and events[-1]["builder"]["running"] == events[-1]["builder"]["queued"] == 0
     ):
         events.append(await stream.next())
 
