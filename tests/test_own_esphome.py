@@ -1,6 +1,7 @@
 """Asking for another ESPHome and for an older firmware, by action and by websocket."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
@@ -291,7 +292,7 @@ async def test_an_older_firmware_is_sent(
     ],
 )
 async def test_firmware_that_is_not_kept(
-    hass: HomeAssistant, action: str, data: dict[str, object], esphome: Path
+    hass: HomeAssistant, action: str, data: dict[str, Any], esphome: Path
 ) -> None:
     """Nothing is sent instead of what was named."""
     with pytest.raises(HomeAssistantError, match="This cannot be done"):

@@ -21,7 +21,9 @@ from .device_builder import async_probe
 from .local import async_has_ccache
 
 _CCACHE: Final = "found"
-_NO_CCACHE: Final = "not found; with it, a build after a clean takes a fourth of the time"
+_NO_CCACHE: Final = (
+    "not found; with it, a build after a clean takes a fourth of the time"
+)
 _OK: Final = "ok"
 _UNKNOWN: Final = "unknown"
 
