@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+import shutil
 import sys
 
 import pytest
@@ -261,6 +262,21 @@ class TestFirst:
         async with house.started(house.managed) as tenant:
             # What cannot be had any more is no reason to have none.
             assert tenant.builder.info.esphome_version == FAKE_VERSION
+
+    async def test_removed(self, house: House) -> None:
+        """One that somebody removed is installed again, the same one, at once."""
+        house.write("a")
+        async with house.started(house.managed) as tenant:
+            await installed(tenant, OLDER)
+            (folder,) = house.managed.environments_dir.glob(f"{OLDER}-*")
+            shutil.rmtree(folder)
+            await tenant.until(lambda: len(installations(tenant)) == 3)
+            (again,) = await tenant.ended(installations(tenant)[-1])
+            await used(tenant, OLDER)
+            build = await tenant.run("compile", "a.yaml")
+
+        assert (again.status, again.requested_by) == (JobStatus.COMPLETED, None)
+        assert (build.status, build.esphome_version) == (JobStatus.COMPLETED, OLDER)
 
 
 class TestUpgrade:

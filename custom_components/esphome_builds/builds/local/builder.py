@@ -72,7 +72,9 @@ class LocalBuilder(BaseBuilder):
             self._installer = Installer(
                 settings.environments_dir, settings.python, self._environment
             )
-        self._watch = Watch(settings, self._environment, self._esphome, self._on_look)
+        self._watch = Watch(
+            settings, self._environment, self._esphome, self._on_look, self._on_missing
+        )
         self._gate = Gate(settings, self._environment, self._watch, self._on_host_look)
         self._worker = Worker(
             settings, self._watch, self._gate, self._keeper, self._installer
@@ -418,6 +420,12 @@ class LocalBuilder(BaseBuilder):
 
     def _busy(self) -> Collection[str]:
         return self._queue.busy
+
+    def _on_missing(self, esphome: str) -> None:
+        """Give up an ESPHome of ours that is gone, so that it is installed again."""
+        if self._installer is not None:
+            self._installer.environments.lose(Path(esphome))
+            self._watch.look_soon()
 
     def _install_if_due(self) -> None:
         """Ask for an ESPHome of our own if there is none."""

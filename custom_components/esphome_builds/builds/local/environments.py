@@ -92,8 +92,8 @@ class _Tried:
 class Environments:
     """Owns a folder of environments.
 
-    `current` is the one to use, `previous` the one to go back to. `lost` was the
-    current one until Home Assistant had another Python: it must be installed again.
+    `current` is the one to use, `previous` the one to go back to. `lost` was current
+    until it was gone, or Home Assistant had another Python: it must be installed again.
     """
 
     current: Environment | None = None
@@ -169,6 +169,11 @@ class Environments:
         new = installation.environment
         await asyncio.to_thread(self._remove, [new.folder, new.cache])
         self._installing.discard(new)
+
+    def lose(self, executable: Path) -> None:
+        """Note that an executable is gone; if it is the current one, that is lost."""
+        if self.current is not None and self.current.executable == executable:
+            self.current, self.lost = None, self.current
 
     async def go_back(self) -> Environment:
         """Make the previous one the current one and keep that; return it.

@@ -46,10 +46,12 @@ class Watch:
         environment: Mapping[str, str],
         esphome: Callable[[], str],
         on_change: Callable[[], None],
+        on_missing: Callable[[str], None],
     ) -> None:
         """Prepare; nothing is read yet.
 
-        `esphome` returns what to look for, or raises `EsphomeAwaitedError`.
+        `esphome` returns what to look for, or raises `EsphomeAwaitedError`. Where there
+        is none, `on_missing` is called with it.
         """
         self.configurations: Mapping[str, Configuration] = {}
         self.executable: Path | None = None
@@ -71,6 +73,7 @@ class Watch:
         self._esphome = esphome
         self._looking = asyncio.Lock()
         self._on_change = on_change
+        self._on_missing = on_missing
         self._settings = settings
         self._soon = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -150,13 +153,16 @@ class Watch:
         One that failed is asked again after a minute.
         """
         try:
-            found = await asyncio.to_thread(_identify, self._esphome())
+            esphome = self._esphome()
         except EsphomeAwaitedError as err:
             self._awaited = str(err)
             return None
+        try:
+            found = await asyncio.to_thread(_identify, esphome)
         except EsphomeMissingError as err:
             # It may come back as it was.
             self._asked = self._awaited = None
+            self._on_missing(esphome)
             return str(err)
         self._awaited = None
         now = asyncio.get_running_loop().time()
