@@ -1,13 +1,9 @@
 """A local builder that installs its own ESPHome, with a fake uv in its place."""
 
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 import shutil
-import sys
 
 import pytest
 
@@ -24,7 +20,6 @@ from custom_components.esphome_builds.builds.local.environments import MARKER
 from custom_components.esphome_builds.builds.local.process import Limits
 from custom_components.esphome_builds.builds.local.settings import (
     DEFAULT_LIMITS,
-    LocalSettings,
 )
 from custom_components.esphome_builds.builds.models import (
     BuilderState,
@@ -552,44 +547,3 @@ class TestRestart:
 
 def _full(*_: object) -> None:
     raise OSError(28, "No space left on device")
-
-
-@pytest.mark.real
-async def test_real(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real release is installed from the index, checks a file, and is upgraded."""
-    monkeypatch.undo()
-    settings: LocalSettings = replace(house.managed, python=Path(sys.executable))
-    path = house.config_dir / "a.yaml"
-    path.write_text("esphome:\n  name: a\nhost:\n")
-    async with house.started(settings, ready=False) as tenant:
-        await tenant.until(lambda: len(installations(tenant)) == 1)
-        await tenant.builder.cancel(installations(tenant)[0].job_id)
-        for version in ("2026.9.0", "2026.10.0"):
-            job = await tenant.builder.install_esphome(version)
-            await _patient(tenant, partial(_has_ended, tenant, job))
-            job = tenant.job(job)
-            assert job.status is JobStatus.COMPLETED, job.message
-            assert Phase.VERIFYING in tenant.phases(job)
-            told = [state.progress for state in tenant.history(job) if state.progress]
-            assert told == sorted(told)
-            await _patient(tenant, lambda: tenant.builder.info.state == "ready")
-            check = await tenant.run("validate", "a.yaml")
-            assert (check.status, check.esphome_version) == (
-                JobStatus.COMPLETED,
-                version,
-            )
-        assert await tenant.builder.go_back() == "2026.9.0"
-        await used(tenant, "2026.9.0")
-
-
-def _has_ended(tenant: Tenant, job: Job) -> bool:
-    return tenant.job(job).status.ended
-
-
-async def _patient(tenant: Tenant, condition: Callable[[], bool]) -> None:
-    """Wait for what takes long on a busy machine."""
-    for _ in range(15):
-        with suppress(TimeoutError):
-            await tenant.until(condition)
-            return
-    pytest.fail("It never became so")
