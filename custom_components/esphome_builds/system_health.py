@@ -22,7 +22,7 @@ from .local import async_has_ccache
 
 _CCACHE: Final = "found"
 _NO_CCACHE: Final = (
-    "not found; with it, a build after a clean takes a fourth of the time"
+    "not found; with it, a build after a clean takes a third of the time"
 )
 _OK: Final = "ok"
 _UNKNOWN: Final = "unknown"
