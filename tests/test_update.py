@@ -176,9 +176,10 @@ async def test_progress_is_shown(hass: HomeAssistant, uv: FakeUv) -> None:
     with pytest.raises(HomeAssistantError, match="already in progress"):
         await _async_update(hass)
     uv.go()
-    state = await async_until_state(hass, UPDATE, "off")
-    assert state.attributes["update_percentage"] is None
-    assert state.attributes["in_progress"] is False
+    await async_until_state(hass, UPDATE, "off")
+    # It is used before the job has ended.
+    await async_until_attribute(hass, "in_progress", value=False)
+    assert shown(hass, UPDATE).attributes["update_percentage"] is None
     assert job["kind"] == "install_esphome"
 
 
