@@ -79,20 +79,13 @@ def create_local_builder(hass: HomeAssistant, entry: ConfigEntry) -> LocalBuilde
 async def async_test_esphome(hass: HomeAssistant, esphome: str) -> None:
     """Raise `EsphomeMissingError` or `EsphomeFailedError` unless ESPHome answers."""
     executable = await hass.async_add_executor_job(find_esphome, esphome)
-    tools_dir = _tools_dir(hass)
-    environment = build_environment(
-        os.environ, data_dir=tools_dir / "data", tools_dir=tools_dir
-    )
-    await esphome_version(executable, environment)
+    await esphome_version(executable, _trial_environment(hass))
 
 
 async def async_obstacle(hass: HomeAssistant) -> Finding | None:
     """Return what makes it impossible that a builder installs ESPHome, if anything."""
-    tools_dir = _tools_dir(hass)
-    environment = build_environment(
-        os.environ, data_dir=tools_dir / "data", tools_dir=tools_dir
-    )
-    host = await hass.async_add_executor_job(look, tools_dir.parent, environment)
+    folder = _tools_dir(hass).parent
+    host = await hass.async_add_executor_job(look, folder, _trial_environment(hass))
     found = findings(host, esphome_version=None, managed=True)
     return next(
         (
@@ -127,6 +120,14 @@ async def async_has_ccache(hass: HomeAssistant, entry: ConfigEntry) -> bool:
 
 def _tools_dir(hass: HomeAssistant) -> Path:
     return Path(hass.config.cache_path(DOMAIN)) / "tools"
+
+
+def _trial_environment(hass: HomeAssistant) -> dict[str, str]:
+    """Return the environment of processes before there is a builder."""
+    tools_dir = _tools_dir(hass)
+    return build_environment(
+        os.environ, data_dir=tools_dir / "data", tools_dir=tools_dir
+    )
 
 
 def _build_limit(entry: ConfigEntry) -> int | None:

@@ -1,6 +1,6 @@
 """What can stand in the way of jobs, known before they start."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -73,6 +73,12 @@ class Finding:
         sentences = _SENTENCES if self.severity is Severity.REFUSE else _MILDER
         sentence = sentences.get(self.obstacle, _SENTENCES[self.obstacle])
         return sentence.format_map(texts(self.facts))
+
+
+def worst_first(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings in the order of what they mean for a job."""
+    order = tuple(Severity)
+    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
 
 
 def texts(facts: Mapping[str, str | int]) -> dict[str, str]:

@@ -145,7 +145,7 @@ class LocalBuilder(BaseBuilder):
         Raises `UnknownConfigurationError`.
         """
         self._require((configuration,))
-        return self._keeper.of(configuration)
+        return self._keeper.store.of(configuration)
 
     @override
     def find_firmware(self, job_id: str) -> KeptFirmware | None:

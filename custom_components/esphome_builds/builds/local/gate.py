@@ -12,7 +12,7 @@ import logging
 import math
 from typing import Final
 
-from ..findings import Finding, Obstacle, Severity
+from ..findings import Finding, Obstacle, Severity, worst_first
 from ..models import Job
 from .environment import COMPILERS, limit_compilers
 from .host import Host, look
@@ -267,13 +267,7 @@ class _Steady:
             if finding is not None:
                 self._told[obstacle] = finding
         steady = [one for one in found if one.obstacle not in _FICKLE]
-        order = tuple(Severity)
-        return tuple(
-            sorted(
-                (*steady, *self._told.values()),
-                key=lambda finding: order.index(finding.severity),
-            )
-        )
+        return worst_first((*steady, *self._told.values()))
 
 
 def _waits(found: Sequence[Finding]) -> bool:

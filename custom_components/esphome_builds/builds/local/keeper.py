@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from ..builder import InvalidRequestError
-from ..kept import KeptFirmware, NoFirmwareError
+from ..kept import NoFirmwareError
 from ..models import Cause, Job
 from .firmware import FirmwareStore
 from .run import EndedEarlyError, failed
@@ -26,10 +26,6 @@ class Keeper:
         self.lock = asyncio.Lock()
         self.store = FirmwareStore(folder)
         self._data_dir = data_dir
-
-    def of(self, configuration: str) -> list[KeptFirmware]:
-        """Return what is kept of a configuration, the newest first."""
-        return self.store.of(configuration)
 
     def require(self, job_id: str, configuration: str) -> None:
         """Raise `InvalidRequestError` unless a job's firmware is kept for an upload."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import re
 from typing import Final
 
-from ..findings import BUILDS, Finding, Obstacle, Severity
+from ..findings import BUILDS, Finding, Obstacle, Severity, worst_first
 from ..models import JobKind
 from .host import Folder, Host, Memory
 
@@ -82,7 +82,6 @@ def findings(
     `managed` is whether ESPHome itself is installed in the folder, with the Python that
     runs here.
     """
-    order = tuple(Severity)
     found = (
         *_of_libc(host),
         *_of_architecture(host),
@@ -93,7 +92,7 @@ def findings(
         *(_of_python(host) if managed else ()),
         *_of_esphome(esphome_version),
     )
-    return tuple(sorted(found, key=lambda finding: order.index(finding.severity)))
+    return worst_first(found)
 
 
 def _of_libc(host: Host) -> Iterator[Finding]:
