@@ -9,6 +9,7 @@ from dataclasses import replace
 import os
 from pathlib import Path
 import platform
+import resource
 import shutil
 import struct
 import subprocess
@@ -25,6 +26,7 @@ from custom_components.esphome_builds.builds.local.host import (
     ask_glibc,
     ask_loader,
     ask_memory,
+    ask_problem,
     look,
 )
 from custom_components.esphome_builds.builds.local.preflight import (
@@ -582,6 +584,19 @@ class TestFolder:
         ):
             host = a_host(tmp_path, folder=Folder(path=tmp_path, free=free))
             assert [finding.obstacle for finding in of_host(host)] == obstacles
+
+    def test_no_descriptor(self, tmp_path: Path) -> None:
+        """That this process can open no more files says nothing of the folder."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                (tmp_path / "file").open("wb")
+            problem = ask_problem(tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+        assert problem is None
 
     def test_full(self, tmp_path: Path) -> None:
         """A folder without any space can be written to when there is some."""

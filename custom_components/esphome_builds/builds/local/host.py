@@ -25,6 +25,9 @@ _LOADERS: Final = {
 _NARROW: Final = {"aarch64": "armv7l", "x86_64": "i686"}
 _NO_EXEC: Final[int] = getattr(os, "ST_NOEXEC", 0)
 _OLD_GROUP_FILES: Final = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+# These say nothing of the folder: of free space others tell, and a process that can
+# open no more files says so where it fails.
+_OTHER_TROUBLE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOSPC)
 _PROC: Final = Path("/proc")
 _PROGRAM_INTERPRETER: Final = 3
 _ROOT: Final = Path("/")
@@ -166,8 +169,7 @@ def ask_problem(folder: Path) -> str | None:
             file.write(b"x")
             file.flush()
     except OSError as err:
-        # It can be written to when there is space again, of which others tell.
-        return None if err.errno == errno.ENOSPC else err.strerror or str(err)
+        return None if err.errno in _OTHER_TROUBLE else err.strerror or str(err)
     return None
 
 
