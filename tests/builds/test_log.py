@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from itertools import pairwise
+from itertools import batched, pairwise
 import logging
 from pathlib import Path
 from random import Random
@@ -588,15 +588,15 @@ class History:
     async def do(self, what: str, number: int, random: Random) -> None:
         """Let one thing happen."""
         if what == "append":
-            widths = [random.choice((0, 30, 150)) for _ in range(number)]
-            self.log.append(
-                [
-                    numbered(self.total + line, 1, width)[0]
-                    for line, width in enumerate(widths)
-                ]
-            )
-            self.total += number
-            await self.log.throttle()
+            for piece in batched(
+                range(self.total, self.total + number), 6, strict=False
+            ):
+                # What is read at once is about as much as a batch.
+                widths = random.choices((0, 30, 150), k=len(piece))
+                lines = zip(piece, widths, strict=True)
+                self.log.append([numbered(line, 1, width)[0] for line, width in lines])
+                self.total += len(piece)
+                await self.log.throttle()
         elif what == "page":
             page = await self.log.page(number, random.randrange(1, 30), 500)
             assert page.from_line >= min(number, self.total)

@@ -198,26 +198,31 @@ class LogFiles:
         ):
             return last
         self._close()
-        self._make_room()
+        self._make_room(first)
         self.folder.mkdir(parents=True, exist_ok=True)
         segment = _Segment(self.folder / f"{first:012d}.log", first)
         self._file = FileIO(segment.path, "w")
         self._segments.append(segment)
         return segment
 
-    def _make_room(self) -> None:
-        """Leave out the oldest segments after the head, so that one more fits."""
+    def _make_room(self, next_line: int) -> None:
+        """Leave out the oldest segments after the head, so that one more fits.
+
+        That one begins with the line.
+        """
         while self.size + 2 * SEGMENT_BYTES > LOG_BYTES:
             size = index = 0
             while size < HEAD_BYTES:
                 size += self._segments[index].size
                 index += 1
             self._segments.pop(index).path.unlink(missing_ok=True)
-            self._write_notice(self._segments[index - 1], self._segments[index])
+            tail = self._segments[index:]
+            end = tail[0].first if tail else next_line
+            self._write_notice(self._segments[index - 1], end)
 
-    def _write_notice(self, before: _Segment, after: _Segment) -> None:
-        """Say between the two segments how much is missing."""
-        missing = after.first - before.next_line
+    def _write_notice(self, before: _Segment, end: int) -> None:
+        """Say how much is missing between a segment and a line."""
+        missing = end - before.next_line
         notice = _NOTICE.format(missing, LOG_BYTES // 1024 // 1024)
         path = self.folder / f"{before.next_line:012d}.gap"
         path.write_text(notice, encoding="utf-8")
