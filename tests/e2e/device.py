@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 import json
+import os
 from pathlib import Path
 import tempfile
 from typing import IO, Any, Final, Self
@@ -30,25 +31,33 @@ class Device:
     """A program that runs, answers ESPHome's native API and takes firmware."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, port: int, output: IO[bytes]
+        self,
+        process: asyncio.subprocess.Process,
+        port: int,
+        output: IO[bytes],
+        memory: tempfile.TemporaryDirectory[str],
     ) -> None:
         """Use a process that `start` made."""
         self._process = process
         self._port = port
         self._output = output
+        self._memory = memory
 
     @classmethod
     async def start(cls, program: Path, port: int) -> Self:
         """Run what was built."""
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is off
+        # One that was switched off early ten times would start in its safe mode.
+        memory = tempfile.TemporaryDirectory()
         process = await asyncio.create_subprocess_exec(
             program,
             cwd=program.parent,
+            env={**os.environ, "ESPHOME_PREFDIR": memory.name},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
         )
-        return cls(process, port, output)
+        return cls(process, port, output, memory)
 
     async def ask(self) -> dict[str, Any]:
         """Return the version of the project that it runs, and when that was built."""
@@ -86,3 +95,4 @@ class Device:
             self._process.kill()
         await self._process.wait()
         self._output.close()
+        self._memory.cleanup()
