@@ -163,7 +163,11 @@ async def test_no_secret_is_told(  # noqa: PLR0913, PLR0917
     told = await _async_told(hass, hass_client, builder)
 
     (job,) = told["jobs"]
-    assert job["requested_by"] == {"user_id": REDACTED, "context_id": REDACTED}
+    assert job["requested_by"] == {
+        "user_id": REDACTED,
+        "context_id": REDACTED,
+        "unattended": True,
+    }
     (broken,) = (
         one for one in told["configurations"] if one["configuration"] == "broken.yaml"
     )

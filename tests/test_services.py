@@ -151,6 +151,7 @@ async def test_who_asked_is_kept(
     assert job["requested_by"] == {
         "user_id": hass_admin_user.id,
         "context_id": context.id,
+        "unattended": False,
     }
 
 
@@ -362,7 +363,7 @@ async def test_clean_all(
     hass: HomeAssistant, builder: MockConfigEntry, esphome: Path
 ) -> None:
     """Every configuration is cleaned, and the response tells how that ended."""
-    names = list(builder.runtime_data.configurations)
+    names = list(builder.runtime_data.builder.configurations)
 
     jobs = await async_act(hass, "clean_all", wait=True)
 
@@ -384,7 +385,11 @@ async def test_clean_all_does_not_wait(
 
     (job,) = (job for job in jobs if job["configuration"] == porch)
     assert (job["kind"], job["status"]) == ("clean", "queued")
-    assert job["requested_by"] == {"user_id": None, "context_id": context.id}
+    assert job["requested_by"] == {
+        "user_id": None,
+        "context_id": context.id,
+        "unattended": True,
+    }
     await async_act(hass, "cancel", porch)
 
 

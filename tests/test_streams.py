@@ -100,7 +100,7 @@ def leftovers(hass: HomeAssistant, builder: MockConfigEntry) -> list[str]:
     dispatcher: dict[Any, Any] = hass.data.get(DATA_DISPATCHER, {})
     engine = builder.runtime_data.builder
     # The coordinator listens to the builder, and the repair issues to the coordinator.
-    loaded = len(builder.runtime_data._listening[:1])
+    loaded = int(builder.runtime_data._stop_listening is not None)
     found = {
         "connections": len(hass.data.get(DATA_CONNECTIONS, ())),
         "dispatcher": sum(

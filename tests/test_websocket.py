@@ -215,7 +215,7 @@ async def test_a_configuration_has_all_its_fields(
     )
     # The end of a job is a reason to look.
     await run(client, "validate", "kettle.yaml")
-    await eventually(lambda: "lamp.yaml" in builder.runtime_data.configurations)
+    await eventually(lambda: "lamp.yaml" in builder.runtime_data.builder.configurations)
 
     result = await call(client, "configurations/list")
 
@@ -332,12 +332,12 @@ async def test_all_is_cleaned(
     """A job for each configuration, or the one that is there."""
     write_configuration(config_dir, "a", "sleep inf")
     [waiting] = (await submit(client, "clean", "a.yaml"))["jobs"]
-    await eventually(lambda: "a.yaml" in builder.runtime_data.configurations)
+    await eventually(lambda: "a.yaml" in builder.runtime_data.builder.configurations)
 
     result = await call(client, "builders/clean_all", entry_id=builder.entry_id)
 
     names = [job["configuration"] for job in result["jobs"]]
-    assert names == list(builder.runtime_data.configurations)
+    assert names == list(builder.runtime_data.builder.configurations)
     assert {job["kind"] for job in result["jobs"]} == {"clean"}
     assert result["attached"] == [waiting["job_id"]]
     [kettle] = [job for job in result["jobs"] if job["configuration"] == "kettle.yaml"]

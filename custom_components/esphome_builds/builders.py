@@ -49,6 +49,10 @@ def async_job_coordinator(hass: HomeAssistant, job_id: str) -> BuildCoordinator:
     raise UnknownJobError(job_id)
 
 
-def requester(context: Context) -> Requester:
-    """Return who asks, as it is kept with a job."""
-    return Requester(user_id=context.user_id, context_id=context.id)
+def requester(context: Context, *, unattended: bool = False) -> Requester:
+    """Return who asks, as it is kept with a job; without a user, nobody is looking."""
+    return Requester(
+        user_id=context.user_id,
+        context_id=context.id,
+        unattended=unattended or context.user_id is None,
+    )

@@ -2,29 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers.dispatcher import async_dispatcher_send
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
-from .builds.builder import Builder, snapshot
+from .builds.builder import Builder
 from .builds.models import (
-    BuilderEvent,
     BuilderInfo,
-    Configuration,
-    ConfigurationEvent,
     Event,
     Job,
     JobEvent,
     JobKind,
     JobStatus,
-    SnapshotEvent,
 )
-from .builds.versions import is_older
 from .const import DOMAIN, EVENT_BUILD, LOGGER, SIGNAL_EVENT
-from .devices import KnownDevice, async_devices, async_track_devices
 
 type BuildConfigEntry = ConfigEntry[BuildCoordinator]
 
@@ -68,35 +62,20 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             name=f"{DOMAIN} {entry.title}",
         )
         self.builder = builder
-        self._devices: dict[str, KnownDevice] = {}
         self._last_job: Job | None = None
-        self._listening: list[Callable[[], None]] = []
         self._refreshing = False
         self._step_listeners: list[Callable[[str, Job], None]] = []
+        self._stop_listening: Callable[[], None] | None = None
         self._stopped = False
-        self._version: str | None = None
         self._waiting: set[asyncio.Event] = set()
-
-    @property
-    def configurations(self) -> Mapping[str, Configuration]:
-        """Return the configurations by name, with their devices."""
-        return {
-            name: self._with_device(configuration)
-            for name, configuration in self.builder.configurations.items()
-        }
 
     async def async_start(self) -> None:
         """Load the builder's jobs; raise `BuilderUnavailableError`."""
         await self.builder.start()
-        self._devices = async_devices(self.hass)
-        self._version = self.builder.info.esphome_version
         ended = filter(_is_ended_build, self.builder.jobs.values())
         self._last_job = max(ended, key=_finished_at, default=None)
         self.data = self._build_data()
-        self._listening = [
-            self.builder.listen(self._async_on_event),
-            async_track_devices(self.hass, self._async_on_devices),
-        ]
+        self._stop_listening = self.builder.listen(self._async_on_event)
 
     @callback
     def async_resume(self) -> None:
@@ -106,8 +85,9 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     async def async_stop(self) -> None:
         """Interrupt what runs; nothing of the builder is left afterwards."""
         await self.builder.stop()
-        while self._listening:
-            self._listening.pop()()
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
         self._stopped = True
         for waiting in self._waiting:
             waiting.set()
@@ -152,23 +132,11 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         self._step_listeners.append(listener)
         return lambda: self._step_listeners.remove(listener)
 
-    def snapshot(self) -> SnapshotEvent:
-        """Return all that there is of this builder now."""
-        return replace(
-            snapshot(self.builder), configurations=tuple(self.configurations.values())
-        )
-
     @callback
     def _async_on_event(self, event: Event) -> None:
         """Pass one event on."""
-        match event:
-            case JobEvent(job=job, status_changed=True):
-                self._async_on_step(job)
-            case ConfigurationEvent(configuration=configuration):
-                configuration = self._with_device(configuration)
-                event = ConfigurationEvent(configuration=configuration)
-            case BuilderEvent(builder=BuilderInfo(esphome_version=version)):
-                self._async_on_version(version)
+        if isinstance(event, JobEvent) and event.status_changed:
+            self._async_on_step(event.job)
         async_dispatcher_send(
             self.hass, SIGNAL_EVENT, self.config_entry.entry_id, event
         )
@@ -192,16 +160,6 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         )
 
     @callback
-    def _async_on_version(self, version: str | None) -> None:
-        """Tell which devices could run something newer now, or no longer."""
-        before, self._version = self._version, version
-        if version == before:
-            return
-        for configuration in self.builder.configurations.values():
-            if configuration.name in self._devices:
-                self._async_on_event(ConfigurationEvent(configuration=configuration))
-
-    @callback
     def _async_show(self) -> None:
         """Let entities show what is now, if that is anything new."""
         self._refreshing = False
@@ -221,27 +179,6 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
                 if job.status is JobStatus.RUNNING
             ),
             last_job=self._last_job,
-        )
-
-    @callback
-    def _async_on_devices(self) -> None:
-        """Tell of configurations whose device is another, or runs something else."""
-        before, self._devices = self._devices, async_devices(self.hass)
-        for configuration in self.builder.configurations.values():
-            name = configuration.name
-            if name and before.get(name) != self._devices.get(name):
-                self._async_on_event(ConfigurationEvent(configuration=configuration))
-
-    def _with_device(self, configuration: Configuration) -> Configuration:
-        """Return a configuration with what Home Assistant knows of its device."""
-        if (device := self._devices.get(configuration.name or "")) is None:
-            return configuration
-        deployed = configuration.deployed_version or device.version
-        return replace(
-            configuration,
-            deployed_version=deployed,
-            device_id=device.device_id,
-            update_available=is_older(deployed, self.builder.info.esphome_version),
         )
 
 

@@ -8,7 +8,8 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from .builds.device_builder.builder import DeviceBuilder, DeviceBuilderSettings
 from .builds.device_builder.client import probe
 from .builds.device_builder.wire import ServerInfo
-from .local import cache_dir
+from .devices import EsphomeDevices
+from .local import cache_dir, device_wait
 
 
 @callback
@@ -21,6 +22,7 @@ def create_device_builder(hass: HomeAssistant, entry: ConfigEntry) -> DeviceBuil
         cache_dir=cache_dir(hass, entry.entry_id),
         username=entry.data.get(CONF_USERNAME),
         password=entry.data.get(CONF_PASSWORD),
+        device_wait=device_wait(entry),
     )
 
     @callback
@@ -28,7 +30,9 @@ def create_device_builder(hass: HomeAssistant, entry: ConfigEntry) -> DeviceBuil
         entry.async_start_reauth(hass)
 
     session = async_get_clientsession(hass)
-    return DeviceBuilder(settings, session, _async_on_invalid_auth)
+    return DeviceBuilder(
+        settings, session, _async_on_invalid_auth, EsphomeDevices(hass)
+    )
 
 
 async def async_probe(

@@ -1,12 +1,27 @@
-"""Which ESPHome device of Home Assistant a configuration belongs to."""
+"""The devices of Home Assistant's own ESPHome integration."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 import re
+from typing import TYPE_CHECKING
 
-from homeassistant.config_entries import ConfigEntry
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+    ConfigEntryState,
+)
 from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
+
+from .builds.devices import Device
+
+if TYPE_CHECKING:
+    # What it needs is installed only where it is used.
+    from homeassistant.components.esphome.entry_data import RuntimeEntryData
 
 _ESPHOME = "esphome"
 # The ESPHome integration keeps the device's own name in its entry under this key.
@@ -17,20 +32,175 @@ _SOFTWARE = re.compile(r"(?:.* \(ESPHome )?(\d+\.\d+\.\d+[^\s)]*)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KnownDevice:
-    """A device that the ESPHome integration knows, and which ESPHome it runs."""
+class _Known:
+    """What an entry of the integration says: a device, and the names it is known by."""
 
-    device_id: str
-    version: str | None
+    name: str
+    shared_name: str | None
+    device: Device
 
 
-@callback
-def async_devices(hass: HomeAssistant) -> dict[str, KnownDevice]:
-    """Return the devices that the ESPHome integration knows, by name."""
-    return {
-        name: KnownDevice(device_id=device.id, version=_version(device.sw_version))
-        for name, device in _async_devices(hass)
-    }
+class EsphomeDevices:
+    """What the ESPHome integration knows of its devices, by the names they have.
+
+    A device whose name ends in its address, since several have the same firmware, is
+    also known by the name without that, as long as it is the only one.
+    """
+
+    def __init__(self, hass: HomeAssistant) -> None:
+        """Prepare; nothing is known before somebody listens."""
+        self._connections: dict[str, int] = {}
+        self._hass = hass
+        self._known: dict[str, _Known] = {}
+        self._listeners: list[Callable[[str], None]] = []
+        self._names: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._stop_tracking: list[Callable[[], None]] = []
+        self._subscribed: dict[str, tuple[object, Callable[[], None]]] = {}
+
+    def get(self, name: str) -> Device | None:
+        """Return the device that calls itself so, None if it is not known."""
+        found = [self._known[entry_id] for entry_id in self._names.get(name, ())]
+        own = [known for known in found if known.name == name]
+        if not own and len(found) > 1:
+            return None
+        return next((known.device for known in (*own, *found)), None)
+
+    @callback
+    def listen(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Call the listener with each name whose device came, went or changed."""
+        if not self._listeners:
+            self._async_start()
+        self._listeners.append(listener)
+
+        @callback
+        def _async_stop() -> None:
+            self._listeners.remove(listener)
+            if not self._listeners:
+                self._async_stop()
+
+        return _async_stop
+
+    @callback
+    def _async_start(self) -> None:
+        self._stop_tracking = [
+            async_dispatcher_connect(
+                self._hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._async_on_entry
+            ),
+            self._hass.bus.async_listen(
+                dr.EVENT_DEVICE_REGISTRY_UPDATED, self._async_on_registry
+            ),
+        ]
+        for entry in self._hass.config_entries.async_entries(_ESPHOME):
+            self._async_on_entry(ConfigEntryChange.ADDED, entry)
+
+    @callback
+    def _async_stop(self) -> None:
+        while self._stop_tracking:
+            self._stop_tracking.pop()()
+        for entry_id in tuple(self._subscribed):
+            self._async_unsubscribe(entry_id)
+
+    @callback
+    def _async_on_entry(self, change: ConfigEntryChange, entry: ConfigEntry) -> None:
+        """Follow a device from when its entry is loaded on."""
+        if entry.domain != _ESPHOME:
+            return
+        entry_id = entry.entry_id
+        runtime = _runtime(entry)
+        subscribed, _ = self._subscribed.get(entry_id, (None, None))
+        if subscribed is not runtime:
+            self._async_unsubscribe(entry_id)
+        if runtime is not None and entry_id not in self._subscribed:
+            stop = runtime.async_subscribe_device_updated(
+                partial(self._async_update, entry)
+            )
+            self._subscribed[entry_id] = (runtime, stop)
+        if change is ConfigEntryChange.REMOVED:
+            self._async_take(entry_id, None)
+        else:
+            self._async_update(entry)
+
+    @callback
+    def _async_unsubscribe(self, entry_id: str) -> None:
+        if entry_id in self._subscribed:
+            _, stop = self._subscribed.pop(entry_id)
+            stop()
+
+    @callback
+    def _async_on_registry(
+        self, event: Event[dr.EventDeviceRegistryUpdatedData]
+    ) -> None:
+        """Take over what the registry says of a device."""
+        device_id = event.data["device_id"]
+        if device := dr.async_get(self._hass).async_get(device_id):
+            entry_ids = {device.config_entry_id}
+        else:
+            entry_ids = {
+                entry_id
+                for entry_id, known in self._known.items()
+                if known.device.device_id == device_id
+            }
+        for entry_id in entry_ids:
+            entry = self._hass.config_entries.async_get_entry(entry_id)
+            if entry is not None and entry.domain == _ESPHOME:
+                self._async_update(entry)
+
+    @callback
+    def _async_update(self, entry: ConfigEntry) -> None:
+        """Take over what is known of an entry's device now."""
+        self._async_take(entry.entry_id, self._look(entry))
+
+    @callback
+    def _async_take(self, entry_id: str, known: _Known | None) -> None:
+        before = self._known.pop(entry_id, None)
+        if known is not None:
+            self._known[entry_id] = known
+        if known == before:
+            return
+        names: dict[str, None] = {}
+        for one in filter(None, (before, known)):
+            names |= dict.fromkeys(filter(None, (one.name, one.shared_name)))
+        for name in names:
+            self._names[name].pop(entry_id, None)
+            if known is not None and name in (known.name, known.shared_name):
+                self._names[name][entry_id] = None
+        for listener in tuple(self._listeners):
+            for name in names:
+                listener(name)
+
+    def _look(self, entry: ConfigEntry) -> _Known | None:
+        """Return what an entry and its device say."""
+        registry = dr.async_get(self._hass)
+        name: str | None = entry.data.get(_CONF_DEVICE_NAME)
+        device = _async_device(registry, entry)
+        if not name or device is None:
+            return None
+        known = Device(
+            device_id=device.id,
+            version=_version(device.sw_version),
+            connections=self._connections.get(entry.entry_id, 0),
+        )
+        if (runtime := _runtime(entry)) is not None:
+            known = self._with_runtime(entry.entry_id, known, runtime)
+        return _Known(name=name, shared_name=_shared_name(name, entry), device=known)
+
+    def _with_runtime(
+        self, entry_id: str, device: Device, runtime: RuntimeEntryData
+    ) -> Device:
+        """Return a device with what the connection to it tells."""
+        before = self._known.get(entry_id)
+        was_online = before is not None and before.device.online
+        if runtime.available and not was_online:
+            self._connections[entry_id] = device.connections + 1
+        info = runtime.device_info
+        return replace(
+            device,
+            online=runtime.available,
+            sleeps=runtime.has_deep_sleep,
+            version=(info and info.esphome_version) or device.version,
+            built_at=(info and info.compilation_time) or None,
+            connections=self._connections.get(entry_id, 0),
+        )
 
 
 @callback
@@ -48,37 +218,27 @@ def async_device_name(hass: HomeAssistant, device_id: str) -> str | None:
     return name
 
 
-@callback
-def async_track_devices(
-    hass: HomeAssistant, listener: Callable[[], None]
-) -> Callable[[], None]:
-    """Call the listener when devices came, went, or run something else.
+def _runtime(entry: ConfigEntry) -> RuntimeEntryData | None:
+    """Return what the integration holds of a device while its entry is loaded."""
+    if entry.state is not ConfigEntryState.LOADED:
+        return None
+    return getattr(entry, "runtime_data", None)
 
-    That is until the result is called.
+
+def _shared_name(name: str, entry: ConfigEntry) -> str | None:
+    """Return the name of the firmware, where the device has added its address to it.
+
+    That is what `name_add_mac_suffix` does.
     """
-
-    @callback
-    def _async_on_update(event: Event[dr.EventDeviceRegistryUpdatedData]) -> None:
-        data = event.data
-        if data["action"] != "update" or "sw_version" in data["changes"]:
-            listener()
-
-    return hass.bus.async_listen(dr.EVENT_DEVICE_REGISTRY_UPDATED, _async_on_update)
+    address = (entry.unique_id or "").replace(":", "")
+    shared, _, suffix = name.rpartition("-")
+    return shared if suffix and suffix == address[-6:] else None
 
 
 def _version(software: str | None) -> str | None:
     """Return the version of ESPHome that is in a device's software."""
     match = _SOFTWARE.match(software or "")
     return match and match[1]
-
-
-@callback
-def _async_devices(hass: HomeAssistant) -> Iterator[tuple[str, dr.DeviceEntry]]:
-    registry = dr.async_get(hass)
-    for entry in hass.config_entries.async_entries(_ESPHOME):
-        name = entry.data.get(_CONF_DEVICE_NAME)
-        if name and (device := _async_device(registry, entry)):
-            yield name, device
 
 
 @callback

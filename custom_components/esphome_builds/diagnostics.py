@@ -36,7 +36,7 @@ async def async_get_config_entry_diagnostics(
         "firmware": list(_firmware(builder)),
         "configurations": [
             configuration.as_dict()
-            for configuration in coordinator.configurations.values()
+            for configuration in coordinator.builder.configurations.values()
         ],
         "job_count": Counter(job.status for job in jobs),
         "jobs": [_job(entry, job) for job in jobs[-_JOBS:]],

@@ -9,6 +9,7 @@ from typing import Final
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 
+from .builds.devices import DEVICE_WAIT_SECONDS
 from .builds.findings import Finding, Obstacle, Severity
 from .builds.local.builder import LocalBuilder
 from .builds.local.environment import (
@@ -29,10 +30,12 @@ from .const import (
     CONF_COMPILE_LIMIT,
     CONF_COMPILE_SLOTS,
     CONF_CONFIG_DIR,
+    CONF_DEVICE_WAIT,
     CONF_ESPHOME,
     CONF_UPLOAD_LIMIT,
     DOMAIN,
 )
+from .devices import EsphomeDevices
 
 DEFAULT_BUILD_LIMIT: Final = 20
 """What all build trees of a builder may take if nobody says otherwise, in GiB."""
@@ -67,13 +70,14 @@ def local_settings(hass: HomeAssistant, entry: ConfigEntry) -> LocalSettings:
         tools_dir=_tools_dir(hass),
         compile_slots=entry.options.get(CONF_COMPILE_SLOTS),
         build_limit=_build_limit(entry),
+        device_wait=device_wait(entry),
         limits=_limits(entry),
     )
 
 
 def create_local_builder(hass: HomeAssistant, entry: ConfigEntry) -> LocalBuilder:
     """Return a builder with the entry's settings; nothing of it runs yet."""
-    return LocalBuilder(local_settings(hass, entry))
+    return LocalBuilder(local_settings(hass, entry), EsphomeDevices(hass))
 
 
 async def async_test_esphome(hass: HomeAssistant, esphome: str) -> None:
@@ -128,6 +132,12 @@ def _trial_environment(hass: HomeAssistant) -> dict[str, str]:
     return build_environment(
         os.environ, data_dir=tools_dir / "data", tools_dir=tools_dir
     )
+
+
+def device_wait(entry: ConfigEntry) -> float:
+    """Return how many seconds uploads wait for a device; the option is in hours."""
+    hours: float | None = entry.options.get(CONF_DEVICE_WAIT)
+    return DEVICE_WAIT_SECONDS if hours is None else hours * 3600
 
 
 def _build_limit(entry: ConfigEntry) -> int | None:

@@ -29,6 +29,7 @@ from .builds.builder import (
     Submission,
     UnknownConfigurationError,
     UnknownJobError,
+    snapshot,
 )
 from .builds.follow import follow
 from .builds.models import (
@@ -189,7 +190,8 @@ async def ws_list_configurations(
     """List the configurations of a builder."""
     coordinator = async_coordinator(hass, msg.get("entry_id"))
     configurations = [
-        configuration.as_dict() for configuration in coordinator.configurations.values()
+        configuration.as_dict()
+        for configuration in coordinator.builder.configurations.values()
     ]
     connection.send_result(msg["id"], {"configurations": configurations})
 
@@ -406,17 +408,12 @@ async def _builder_events(
     """
 
     def _snapshot() -> SnapshotEvent:
-        parts = [
-            coordinator.snapshot()
-            for coordinator in async_coordinators(hass)
-            if entry_id in (None, coordinator.config_entry.entry_id)
-        ]
-        return SnapshotEvent(
-            builders=tuple(builder for part in parts for builder in part.builders),
-            configurations=tuple(
-                configuration for part in parts for configuration in part.configurations
-            ),
-            jobs=tuple(job for part in parts for job in part.jobs),
+        return snapshot(
+            *(
+                coordinator.builder
+                for coordinator in async_coordinators(hass)
+                if entry_id in (None, coordinator.config_entry.entry_id)
+            )
         )
 
     def _listen_to_events(

@@ -26,6 +26,7 @@ from .builder import (
     UnknownConfigurationError,
     UnknownJobError,
 )
+from .devices import Device, Devices
 from .diagnosis import Verdict
 from .findings import Finding
 from .kept import KeptFirmware, NoFirmwareError
@@ -51,6 +52,7 @@ from .models import (
 from .queue import JobQueue, Lane, restored, without_prerequisite
 from .store import JobStore
 from .usage import Usage
+from .versions import is_older
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -76,8 +78,11 @@ class BaseBuilder(ABC):
 
     _kind: BuilderKind
 
-    def __init__(self, entry_id: str, title: str, cache_dir: Path) -> None:
+    def __init__(
+        self, entry_id: str, title: str, cache_dir: Path, devices: Devices
+    ) -> None:
         """Prepare; nothing is read yet."""
+        self._devices = devices
         self._entry_id = entry_id
         self._title = title
         self._listeners: list[Callable[[Event], None]] = []
@@ -98,6 +103,7 @@ class BaseBuilder(ABC):
         self._settling: asyncio.Handle | None = None
         self._accepting = False
         self._stopped = False
+        self._ignore_devices: Callable[[], None] | None = None
 
     @property
     def stopped(self) -> bool:
@@ -279,9 +285,12 @@ class BaseBuilder(ABC):
             self._emit(JobEvent(job=job))
         self._ended_at_start.clear()
         self._accepting = True
+        self._ignore_devices = self._devices.listen(self._on_device)
 
     async def _conclude(self) -> None:
         """Write down what there is, and tell that nothing comes any more."""
+        if self._ignore_devices is not None:
+            self._ignore_devices()
         if self._cleaning is not None:
             await asyncio.wait([self._cleaning])
         self._settle()
@@ -374,22 +383,30 @@ class BaseBuilder(ABC):
 
     def _publish(self) -> None:
         """Tell what is different now in the configurations and the builder itself."""
+        info = self._make_info()
+        if info.esphome_version != self._info.esphome_version:
+            # What devices run can be older now than what there is, or no longer.
+            self._touched.update(self._configurations)
         touched, self._touched = self._touched, set()
         new = touched - self._configurations.keys()
         found = self._surroundings.configurations
         for name in sorted(touched):
-            self._publish_configuration(name, found.get(name))
+            self._publish_configuration(name, found.get(name), info.esphome_version)
         if new:
             self._configurations = dict(sorted(self._configurations.items()))
-        if (info := self._make_info()) != self._info:
+        if info != self._info:
             self._info = info
             self._emit(BuilderEvent(builder=info))
 
-    def _publish_configuration(self, name: str, found: Configuration | None) -> None:
+    def _publish_configuration(
+        self, name: str, found: Configuration | None, version: str | None
+    ) -> None:
         before = self._configurations.get(name)
         if found is not None:
             active, last = self._queue.latest(name)
             now = replace(found, active_job_id=active, last_job_id=last)
+            if (device := self._device_of(found)) is not None:
+                now = self._with_device(now, device, version)
             if now != before:
                 self._configurations[name] = now
                 self._emit(ConfigurationEvent(configuration=now))
@@ -398,6 +415,39 @@ class BaseBuilder(ABC):
             self._emit(
                 ConfigurationRemovedEvent(entry_id=self._entry_id, configuration=name)
             )
+
+    def _device_of(self, configuration: Configuration) -> Device | None:
+        """Return the device that runs a configuration, if it is known."""
+        return self._devices.get(configuration.name) if configuration.name else None
+
+    def _with_device(
+        self, configuration: Configuration, device: Device, version: str | None
+    ) -> Configuration:
+        """Return a configuration with what is known of its device.
+
+        What somebody saw of one that is off now may be newer than its last words.
+        """
+        deployed = device.version or configuration.deployed_version
+        if not device.online:
+            deployed = configuration.deployed_version or device.version
+        online = configuration.online if device.online is None else device.online
+        return replace(
+            configuration,
+            deployed_version=deployed,
+            device_id=device.device_id,
+            online=online,
+            update_available=is_older(deployed, version),
+        )
+
+    def _on_device(self, name: str) -> None:
+        """Take over what is different about a device."""
+        self._touched.update(
+            configuration.configuration
+            for configuration in self._surroundings.configurations.values()
+            if configuration.name == name
+        )
+        self._pump()
+        self._publish()
 
     def _make_info(self) -> BuilderInfo:
         statuses = [job.status for job in self._queue.active]

@@ -117,10 +117,14 @@ class _Serializable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Requester(_Serializable):
-    """Who asked for a job: ids of a Home Assistant user and context."""
+    """Who asked for a job: ids of a Home Assistant user and context.
+
+    `unattended` is whether nobody may be looking: an automation, or an update entity.
+    """
 
     user_id: str | None = None
     context_id: str | None = None
+    unattended: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

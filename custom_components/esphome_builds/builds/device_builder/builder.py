@@ -12,6 +12,7 @@ from aiohttp import ClientSession
 
 from ..base import BaseBuilder, Surroundings
 from ..builder import BuilderUnavailableError
+from ..devices import DEVICE_WAIT_SECONDS, Devices, NoDevices
 from ..diagnosis import Diagnosis, Verdict, stopped
 from ..log import JobLog
 from ..models import (
@@ -80,7 +81,8 @@ _STEPS: Final = frozenset(
 class DeviceBuilderSettings:
     """Which server, who we are there, and where a builder keeps its own files.
 
-    `url` is as `server_url` makes it.
+    `url` is as `server_url` makes it. `device_wait` is for how many seconds an upload
+    waits for a device that is off.
     """
 
     entry_id: str
@@ -89,6 +91,7 @@ class DeviceBuilderSettings:
     cache_dir: Path
     username: str | None = None
     password: str | None = None
+    device_wait: float = DEVICE_WAIT_SECONDS
 
     def __repr__(self) -> str:
         """Return what may be shown."""
@@ -109,13 +112,19 @@ class DeviceBuilder(BaseBuilder):
         settings: DeviceBuilderSettings,
         session: ClientSession,
         on_invalid_auth: Callable[[], None] | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """Prepare; nothing is read and nobody is asked yet.
 
         `on_invalid_auth` is called when the server does not accept user name and
         password (any more), once until it did again.
         """
-        super().__init__(settings.entry_id, settings.title, settings.cache_dir)
+        super().__init__(
+            settings.entry_id,
+            settings.title,
+            settings.cache_dir,
+            devices or NoDevices(),
+        )
         self._settings = settings
         self._on_invalid_auth = on_invalid_auth
         self._refused = False
@@ -355,7 +364,7 @@ class DeviceBuilder(BaseBuilder):
         """Learn what there is, and put it in the place of what was known before."""
         self._seen = {}
         self._version = client.info.esphome_version
-        self._found = await self._devices(client)
+        self._found = await self._list_devices(client)
         # What was sent before the second of two answers without a job between them is
         # all there is: the server sends what it knows in one go.
         count = -1
@@ -427,12 +436,12 @@ class DeviceBuilder(BaseBuilder):
 
     async def _look(self, client: Client) -> None:
         """Take over the list of devices."""
-        found = await self._devices(client)
+        found = await self._list_devices(client)
         self._touched.update(found, self._found)
         self._found = found
         self._publish()
 
-    async def _devices(self, client: Client) -> Mapping[str, Configuration]:
+    async def _list_devices(self, client: Client) -> Mapping[str, Configuration]:
         try:
             answer = await client.command("devices/list")
         except CommandError as err:

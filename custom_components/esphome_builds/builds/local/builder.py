@@ -18,6 +18,7 @@ from ..builder import (
     NotAllowedError,
     Submission,
 )
+from ..devices import Devices, NoDevices
 from ..diagnosis import INTERNAL_ERROR, stopped
 from ..findings import Finding, Severity
 from ..kept import KeptFirmware
@@ -61,9 +62,14 @@ class LocalBuilder(BaseBuilder):
 
     _kind = BuilderKind.LOCAL
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, devices: Devices | None = None) -> None:
         """Prepare; nothing runs and nothing is read yet."""
-        super().__init__(settings.entry_id, settings.title, settings.cache_dir)
+        super().__init__(
+            settings.entry_id,
+            settings.title,
+            settings.cache_dir,
+            devices or NoDevices(),
+        )
         self._settings = settings
         self._environment = settings.environment
         self._keeper = Keeper(settings.firmware_dir, settings.data_dir)

@@ -7,6 +7,7 @@ from pathlib import Path
 import sys
 from typing import Final
 
+from ..devices import DEVICE_WAIT_SECONDS
 from ..models import JobKind
 from .environment import build_environment
 from .process import Limits
@@ -29,7 +30,8 @@ class LocalSettings:
     and for `python`. `cache_dir` is the builder's own; `tools_dir` holds tool chains
     that several builders may share. `compile_slots` is None for as many as suit the
     host. `build_limit` is how many bytes all build trees together may take, None for
-    as many as there are.
+    as many as there are. `device_wait` is for how many seconds an upload waits for a
+    device that is off.
     """
 
     entry_id: str
@@ -40,6 +42,7 @@ class LocalSettings:
     tools_dir: Path
     compile_slots: int | None = None
     build_limit: int | None = None
+    device_wait: float = DEVICE_WAIT_SECONDS
     limits: Mapping[JobKind, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
     python: Path = field(default_factory=lambda: Path(sys.executable))
 
