@@ -166,7 +166,7 @@ async def test_no_secret_is_told(  # noqa: PLR0913, PLR0917
     assert job["requested_by"] == {
         "user_id": REDACTED,
         "context_id": REDACTED,
-        "unattended": True,
+        "unattended": False,
     }
     (broken,) = (
         one for one in told["configurations"] if one["configuration"] == "broken.yaml"

@@ -253,7 +253,7 @@ async def test_a_job_has_all_its_fields_from_its_beginning_to_its_end(
     users = await hass.auth.async_get_users()
     [admin] = [user for user in users if user.is_admin and not user.system_generated]
     assert queued["requested_by"].pop("context_id")
-    assert queued["requested_by"] == {"user_id": admin.id}
+    assert queued["requested_by"] == {"user_id": admin.id, "unattended": False}
     assert queued["entry_id"] == builder.entry_id
     assert queued["configuration"] == "a.yaml"
     assert queued["kind"] == "validate"
