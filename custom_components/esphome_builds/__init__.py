@@ -22,6 +22,7 @@ from homeassistant.helpers.typing import ConfigType
 
 from .builds.builder import Builder, BuilderUnavailableError
 from .builds.models import BuilderKind
+from .configurations import ConfigurationEntities
 from .const import CONF_KIND, DOMAIN, SIGNAL_BUILDERS
 from .coordinator import BuildConfigEntry, BuildCoordinator
 from .device_builder import create_device_builder
@@ -91,6 +92,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> boo
     entry.async_on_unload(async_track_issues(hass, coordinator))
     entry.runtime_data = coordinator
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    entry.async_on_unload(ConfigurationEntities(hass, coordinator).async_start())
     coordinator.async_resume()
     return True
 

@@ -41,6 +41,7 @@ from .builds.device_builder.errors import (
     UnsupportedVersionError,
 )
 from .builds.device_builder.wire import ServerInfo
+from .builds.devices import DEVICE_WAIT_SECONDS
 from .builds.local.environment import EsphomeFailedError, EsphomeMissingError
 from .builds.local.settings import DEFAULT_LIMITS
 from .builds.models import BuilderKind, JobKind
@@ -51,7 +52,10 @@ from .const import (
     CONF_COMPILE_LIMIT,
     CONF_COMPILE_SLOTS,
     CONF_CONFIG_DIR,
+    CONF_DEVICE_WAIT,
+    CONF_ENTITIES,
     CONF_ESPHOME,
+    CONF_FAILURE_ISSUES,
     CONF_KIND,
     CONF_UPLOAD_LIMIT,
     DOMAIN,
@@ -61,6 +65,7 @@ from .device_builder import async_known_server, async_probe
 from .local import DEFAULT_BUILD_LIMIT, async_obstacle, async_test_esphome
 
 _MAX_GIB: Final = 10_000
+_MAX_HOURS: Final = 30 * 24
 _MAX_MINUTES: Final = 24 * 60
 _MAX_SLOTS: Final = 16
 
@@ -109,6 +114,15 @@ _DEVICE_BUILDER: Final = vol.Schema(
 )
 _OPTIONS: Final = vol.Schema(
     {
+        vol.Required(CONF_ENTITIES, default=True): BooleanSelector(),
+        vol.Required(CONF_FAILURE_ISSUES, default=True): BooleanSelector(),
+        vol.Required(
+            CONF_DEVICE_WAIT, default=round(DEVICE_WAIT_SECONDS / 3600)
+        ): _number(_MAX_HOURS, UnitOfTime.HOURS, minimum=0),
+    }
+)
+_LOCAL_OPTIONS: Final = _OPTIONS.extend(
+    {
         # Without a number it is the host's size that counts.
         vol.Optional(CONF_COMPILE_SLOTS): _number(_MAX_SLOTS),
         **_limit(CONF_COMPILE_LIMIT, DEFAULT_LIMITS[JobKind.COMPILE].total),
@@ -119,7 +133,7 @@ _OPTIONS: Final = vol.Schema(
         ),
     }
 )
-_MANAGED_OPTIONS: Final = _OPTIONS.extend(
+_MANAGED_OPTIONS: Final = _LOCAL_OPTIONS.extend(
     {vol.Required(CONF_BETAS, default=False): BooleanSelector()}
 )
 
@@ -131,13 +145,6 @@ class BuildsConfigFlow(ConfigFlow, domain=DOMAIN):
     MINOR_VERSION = 1
 
     _found_url: str | None = None
-
-    @classmethod
-    @callback
-    @override
-    def async_supports_options_flow(cls, config_entry: ConfigEntry) -> bool:
-        """Return whether there is anything to choose: a server decides for itself."""
-        return bool(config_entry.data[CONF_KIND] == BuilderKind.LOCAL)
 
     @staticmethod
     @callback
@@ -373,7 +380,7 @@ def _without_login(entry: ConfigEntry) -> dict[str, Any]:
 
 
 class BuildsOptionsFlow(OptionsFlowWithReload):
-    """Changes how a local builder works."""
+    """Changes how a builder works."""
 
     async def async_step_init(
         self, user_input: dict[str, Any] | None = None
@@ -381,13 +388,19 @@ class BuildsOptionsFlow(OptionsFlowWithReload):
         """Ask for all options at once."""
         if user_input is not None:
             return self.async_create_entry(data=user_input)
-        managed = not self.config_entry.data[CONF_ESPHOME]
         return self.async_show_form(
             step_id="init",
             data_schema=self.add_suggested_values_to_schema(
-                _MANAGED_OPTIONS if managed else _OPTIONS, self.config_entry.options
+                _options(self.config_entry), self.config_entry.options
             ),
         )
+
+
+def _options(entry: ConfigEntry) -> vol.Schema:
+    """Return what there is to choose; how it builds, a server decides for itself."""
+    if entry.data[CONF_KIND] != BuilderKind.LOCAL:
+        return _OPTIONS
+    return _LOCAL_OPTIONS if entry.data[CONF_ESPHOME] else _MANAGED_OPTIONS
 
 
 def _find_folder(base: str, given: str) -> Path | None:

@@ -1,17 +1,25 @@
 """The place where a builder's events meet Home Assistant."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from homeassistant.config_entries import ConfigEntry
+from homeassistant.const import ATTR_DEVICE_ID
 from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers.dispatcher import async_dispatcher_send
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+from homeassistant.helpers.start import async_at_started
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator
 
 from .builds.builder import Builder
 from .builds.models import (
     BuilderInfo,
+    Configuration,
+    ConfigurationEvent,
+    ConfigurationRemovedEvent,
     Event,
     Job,
     JobEvent,
@@ -19,6 +27,10 @@ from .builds.models import (
     JobStatus,
 )
 from .const import DOMAIN, EVENT_BUILD, LOGGER, SIGNAL_EVENT
+from .devices import async_own_device
+
+if TYPE_CHECKING:
+    from .entity import ConfigurationEntity
 
 type BuildConfigEntry = ConfigEntry[BuildCoordinator]
 
@@ -31,6 +43,10 @@ STEPS = {
     JobStatus.INTERRUPTED: "interrupted",
 }
 """What automations call the step to each status."""
+
+
+def _is_ended(job: Job) -> bool:
+    return job.status.ended
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +78,20 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
             name=f"{DOMAIN} {entry.title}",
         )
         self.builder = builder
+        self.configuration_platforms: list[
+            tuple[
+                AddConfigEntryEntitiesCallback,
+                Callable[[Configuration], list[ConfigurationEntity]],
+            ]
+        ] = []
+        self._changed: set[str] = set()
+        self._configuration_listeners: defaultdict[str, list[Callable[[], None]]]
+        self._configuration_listeners = defaultdict(list)
+        self._early: list[Job] | None = []
         self._last_job: Job | None = None
         self._refreshing = False
         self._step_listeners: list[Callable[[str, Job], None]] = []
-        self._stop_listening: Callable[[], None] | None = None
+        self._stop_listening: list[Callable[[], None]] = []
         self._stopped = False
         self._waiting: set[asyncio.Event] = set()
 
@@ -75,7 +101,11 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         ended = filter(_is_ended_build, self.builder.jobs.values())
         self._last_job = max(ended, key=_finished_at, default=None)
         self.data = self._build_data()
-        self._stop_listening = self.builder.listen(self._async_on_event)
+        self._stop_listening = [
+            self.builder.listen(self._async_on_event),
+            # Before, no automation would hear of what ended while nothing ran.
+            async_at_started(self.hass, self._async_tell_early),
+        ]
 
     @callback
     def async_resume(self) -> None:
@@ -85,9 +115,8 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     async def async_stop(self) -> None:
         """Interrupt what runs; nothing of the builder is left afterwards."""
         await self.builder.stop()
-        if self._stop_listening is not None:
-            self._stop_listening()
-            self._stop_listening = None
+        while self._stop_listening:
+            self._stop_listening.pop()()
         self._stopped = True
         for waiting in self._waiting:
             waiting.set()
@@ -99,30 +128,64 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
         jobs = await asyncio.gather(*map(self.builder.cancel, newest_first))
         return jobs[::-1]
 
-    async def async_wait(self, jobs: Iterable[Job]) -> list[Job]:
-        """Return the jobs when all have ended, or the builder was stopped."""
+    async def async_wait(
+        self, jobs: Iterable[Job], until: Callable[[Job], bool] = _is_ended
+    ) -> list[Job]:
+        """Return the jobs when all have ended, or the builder was stopped.
+
+        Instead of its end, it can be something else that is waited for.
+        """
         now = {job.job_id: self.builder.jobs.get(job.job_id, job) for job in jobs}
-        active = {job_id for job_id, job in now.items() if not job.status.ended}
+        active = {job_id for job_id, job in now.items() if not until(job)}
         done = asyncio.Event()
 
         @callback
-        def _async_on_step(_: str, job: Job) -> None:
-            if job.job_id in now:
-                now[job.job_id] = job
-            if job.status.ended:
+        def _async_on_event(event: Event) -> None:
+            if not isinstance(event, JobEvent) or event.job.job_id not in now:
+                return
+            job = now[event.job.job_id] = event.job
+            if until(job):
                 active.discard(job.job_id)
             if not active:
                 done.set()
 
-        remove_listener = self.async_listen_to_steps(_async_on_step)
+        stop_listening = self.builder.listen(_async_on_event)
         self._waiting.add(done)
         try:
             if active and not self._stopped:
                 await done.wait()
         finally:
             self._waiting.discard(done)
-            remove_listener()
+            stop_listening()
         return list(now.values())
+
+    @callback
+    def async_listen_to_configuration(
+        self, configuration: str, listener: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Call the listener when a configuration, or a job of it, is another.
+
+        It is also called when the builder comes or goes, or has another ESPHome.
+        """
+        listeners = self._configuration_listeners[configuration]
+        listeners.append(listener)
+
+        @callback
+        def _async_stop() -> None:
+            listeners.remove(listener)
+            if not listeners:
+                self._configuration_listeners.pop(configuration, None)
+
+        return _async_stop
+
+    @callback
+    def async_add_for_configurations(
+        self,
+        async_add_entities: AddConfigEntryEntitiesCallback,
+        make: Callable[[Configuration], list[ConfigurationEntity]],
+    ) -> None:
+        """Let a platform have these entities for each configuration there will be."""
+        self.configuration_platforms.append((async_add_entities, make))
 
     @callback
     def async_listen_to_steps(
@@ -135,8 +198,15 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
     @callback
     def _async_on_event(self, event: Event) -> None:
         """Pass one event on."""
-        if isinstance(event, JobEvent) and event.status_changed:
-            self._async_on_step(event.job)
+        match event:
+            case JobEvent(job=job, status_changed=status_changed):
+                self._changed.add(job.configuration)
+                if status_changed:
+                    self._async_on_step(job)
+            case ConfigurationEvent(configuration=configuration):
+                self._changed.add(configuration.configuration)
+            case ConfigurationRemovedEvent(configuration=name):
+                self._changed.add(name)
         async_dispatcher_send(
             self.hass, SIGNAL_EVENT, self.config_entry.entry_id, event
         )
@@ -147,24 +217,54 @@ class BuildCoordinator(DataUpdateCoordinator[BuildData]):
 
     @callback
     def _async_on_step(self, job: Job) -> None:
-        """Tell automations that a job has another status."""
+        """Take over that a job has another status."""
         if _is_ended_build(job):
             self._last_job = job
+        if self._early is None:
+            self._async_tell(job)
+        else:
+            self._early.append(job)
+
+    @callback
+    def _async_tell_early(self, _: HomeAssistant) -> None:
+        """Tell the steps that were taken before anybody could hear of them."""
+        early, self._early = self._early or [], None
+        for job in early:
+            self._async_tell(job)
+
+    @callback
+    def _async_tell(self, job: Job) -> None:
+        """Tell entities and automations of one step."""
         step = STEPS[job.status]
         for listener in tuple(self._step_listeners):
             listener(step, job)
-        self.hass.bus.async_fire(
-            EVENT_BUILD,
-            {"type": step, "job": job.as_dict()},
-            context=job_context(job),
-        )
+        data: dict[str, Any] = {"type": step, "job": job.as_dict()}
+        if (device_id := self._device_id(job.configuration)) is not None:
+            data[ATTR_DEVICE_ID] = device_id
+        self.hass.bus.async_fire(EVENT_BUILD, data, context=job_context(job))
+
+    def _device_id(self, name: str) -> str | None:
+        """Return the device that the entities of a configuration are on."""
+        configuration = self.builder.configurations.get(name)
+        if configuration is not None and configuration.device_id is not None:
+            return configuration.device_id
+        own = async_own_device(self.hass, self.config_entry.entry_id, name)
+        return own.id if own else None
 
     @callback
     def _async_show(self) -> None:
         """Let entities show what is now, if that is anything new."""
         self._refreshing = False
+        before = self.data.builder
         if (data := self._build_data()) != self.data:
             self.async_set_updated_data(data)
+        changed, self._changed = self._changed, set()
+        now = data.builder
+        if (before.state, before.esphome_version) != (now.state, now.esphome_version):
+            changed.update(self._configuration_listeners)
+        for name in changed:
+            for listener in tuple(self._configuration_listeners.get(name, ())):
+                listener()
 
     def _build_data(self) -> BuildData:
         usage = self.builder.usage

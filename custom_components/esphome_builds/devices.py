@@ -13,11 +13,13 @@ from homeassistant.config_entries import (
     ConfigEntryChange,
     ConfigEntryState,
 )
+from homeassistant.const import Platform
 from homeassistant.core import Event, HomeAssistant, callback
-from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 
 from .builds.devices import Device
+from .const import DOMAIN
 
 if TYPE_CHECKING:
     # What it needs is installed only where it is used.
@@ -216,6 +218,45 @@ def async_device_name(hass: HomeAssistant, device_id: str) -> str | None:
         return None
     name: str | None = entry.data.get(_CONF_DEVICE_NAME)
     return name
+
+
+@callback
+def async_shows_updates(hass: HomeAssistant, device_id: str | None) -> bool:
+    """Return whether the ESPHome integration shows updates from its dashboard.
+
+    The entity for that has the device's address as its unique id
+    (`ESPHomeDashboardUpdateEntity`), and is disabled unless somebody wants it.
+    """
+    device = dr.async_get(hass).async_get(device_id) if device_id else None
+    if not isinstance(device, dr.DeviceEntry):
+        return False
+    addresses = {
+        address.upper()
+        for kind, address in device.connections
+        if kind == dr.CONNECTION_NETWORK_MAC
+    }
+    entries = er.async_entries_for_device(er.async_get(hass), device.id)
+    return any(
+        entry.domain == Platform.UPDATE
+        and entry.platform == _ESPHOME
+        and entry.unique_id.upper() in addresses
+        for entry in entries
+    )
+
+
+def own_device_identifier(entry_id: str, configuration: str) -> tuple[str, str]:
+    """Return what tells the device that we make for a configuration from others."""
+    return DOMAIN, f"{entry_id}_{configuration}"
+
+
+@callback
+def async_own_device(
+    hass: HomeAssistant, entry_id: str, configuration: str
+) -> dr.DeviceEntry | None:
+    """Return the device that we have made for a configuration, if there is one."""
+    return dr.async_get(hass).async_get_device_by_identifier(
+        own_device_identifier(entry_id, configuration), entry_id
+    )
 
 
 def _runtime(entry: ConfigEntry) -> RuntimeEntryData | None:

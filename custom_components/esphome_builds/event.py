@@ -1,4 +1,4 @@
-"""The event entity of a builder."""
+"""The event entities of a builder and its configurations."""
 
 from typing import override
 
@@ -15,13 +15,17 @@ from .const import (
     ATTR_KIND,
     ATTR_MESSAGE,
 )
-from .coordinator import STEPS, BuildConfigEntry, job_context
-from .entity import BuilderEntity
+from .coordinator import STEPS, BuildConfigEntry, BuildCoordinator, job_context
+from .entity import BuilderEntity, ConfigurationEntity
 
 PARALLEL_UPDATES = 0
 
 BUILDS = EventEntityDescription(
     key="builds", translation_key="builds", event_types=list(STEPS.values())
+)
+
+BUILD = EventEntityDescription(
+    key="build", translation_key="build", event_types=list(STEPS.values())
 )
 
 
@@ -30,12 +34,19 @@ async def async_setup_entry(
     entry: BuildConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Add the event entity of a builder."""
-    async_add_entities([BuildsEvent(entry.runtime_data, BUILDS)])
+    """Add the event entities of a builder and its configurations."""
+    coordinator = entry.runtime_data
+    async_add_entities([BuildsEvent(coordinator, BUILDS)])
+    coordinator.async_add_for_configurations(
+        async_add_entities,
+        lambda configuration: [BuildEvent(coordinator, configuration, BUILD)],
+    )
 
 
-class BuildsEvent(BuilderEntity, EventEntity):
-    """Tells each step of each job, also while the builder is unavailable."""
+class _StepsEvent(EventEntity):
+    """Tells steps of jobs, also while the builder is unavailable."""
+
+    coordinator: BuildCoordinator
 
     # They are others for each job, so that no row of attributes would serve twice.
     _unrecorded_attributes = frozenset({ATTR_DURATION, ATTR_JOB_ID, ATTR_MESSAGE})
@@ -65,3 +76,24 @@ class BuildsEvent(BuilderEntity, EventEntity):
         )
         self.async_set_context(job_context(job))
         self.async_write_ha_state()
+
+
+class BuildsEvent(BuilderEntity, _StepsEvent):
+    """Tells each step of each job of a builder."""
+
+
+class BuildEvent(ConfigurationEntity, _StepsEvent):
+    """Tells each step of each job of one configuration."""
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Return whether the configuration is there."""
+        return self.configuration is not None
+
+    @callback
+    @override
+    def _async_on_step(self, step: str, job: Job) -> None:
+        """Show a step of a job of this configuration."""
+        if job.configuration == self._name:
+            super()._async_on_step(step, job)

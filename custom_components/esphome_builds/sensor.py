@@ -1,4 +1,4 @@
-"""Sensors of a builder."""
+"""Sensors of a builder and its configurations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.typing import StateType
 
-from .builds.models import BuilderKind, BuilderState, JobKind, JobStatus
+from .builds.models import BuilderKind, BuilderState, Job, JobKind, JobStatus
 from .const import ATTR_CAUSE, ATTR_CONFIGURATION, ATTR_JOB_ID, ATTR_KIND
 from .coordinator import BuildConfigEntry, BuildData
-from .entity import BuilderEntity, BuilderStateEntity
+from .entity import BuilderEntity, BuilderStateEntity, ConfigurationEntity
 
 PARALLEL_UPDATES = 0
 
@@ -123,6 +123,14 @@ DISK_USAGE = BuilderSensorDescription(
     value_fn=lambda data: data.builder.disk_usage,
 )
 """What all files of a local builder take."""
+LAST_BUILD = SensorEntityDescription(
+    key="last_build",
+    translation_key="last_build",
+    device_class=SensorDeviceClass.ENUM,
+    entity_category=EntityCategory.DIAGNOSTIC,
+    options=[status.value for status in JobStatus if status.ended],
+)
+"""How the last job of a configuration ended."""
 
 
 async def async_setup_entry(
@@ -130,7 +138,7 @@ async def async_setup_entry(
     entry: BuildConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Add the sensors of a builder."""
+    """Add the sensors of a builder and its configurations."""
     coordinator = entry.runtime_data
     descriptions = list(SENSORS)
     if coordinator.data.builder.kind is BuilderKind.LOCAL:
@@ -141,6 +149,12 @@ async def async_setup_entry(
             StatusSensor(coordinator, STATUS),
             *(BuilderSensor(coordinator, description) for description in descriptions),
         ]
+    )
+    coordinator.async_add_for_configurations(
+        async_add_entities,
+        lambda configuration: [
+            ConfigurationBuildSensor(coordinator, configuration, LAST_BUILD)
+        ],
     )
 
 
@@ -170,3 +184,30 @@ class StatusSensor(_DescribedSensor):
 
 class BuilderSensor(BuilderStateEntity, _DescribedSensor):
     """Tells something about a builder that is there."""
+
+
+class ConfigurationBuildSensor(ConfigurationEntity, SensorEntity):
+    """Tells how the last job of a configuration ended, and why."""
+
+    _unrecorded_attributes = frozenset({ATTR_JOB_ID})
+
+    @property
+    @override
+    def native_value(self) -> StateType:
+        """Return the status."""
+        return job.status if (job := self._job) else None
+
+    @property
+    @override
+    def extra_state_attributes(self) -> dict[str, Any] | None:
+        """Return which job it was, and what went wrong."""
+        if (job := self._job) is None:
+            return None
+        return {ATTR_JOB_ID: job.job_id, ATTR_KIND: job.kind, ATTR_CAUSE: job.cause}
+
+    @property
+    def _job(self) -> Job | None:
+        configuration = self.configuration
+        if configuration is None or configuration.last_job_id is None:
+            return None
+        return self.coordinator.builder.jobs.get(configuration.last_job_id)
