@@ -187,7 +187,7 @@ def test_each_obstacle_is_made() -> None:
     told = {key.removesuffix("_partly") for key in CAUSES}
 
     assert told == set(Obstacle) - {Obstacle.MEMORY_SCARCE}
-    assert set(CAUSES) == set(TEXTS)
+    assert set(CAUSES) == {key for key in TEXTS if not key.startswith("build_failed_")}
 
 
 @pytest.mark.usefixtures("well")

@@ -27,6 +27,7 @@ from .const import CONF_KIND, DOMAIN, SIGNAL_BUILDERS
 from .coordinator import BuildConfigEntry, BuildCoordinator
 from .device_builder import create_device_builder
 from .entity import async_update_device
+from .failures import async_delete_failures, async_track_failures
 from .http import async_register_views
 from .issues import async_delete_issues, async_track_issues
 from .local import cache_dir, create_local_builder
@@ -90,6 +91,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> boo
         coordinator.async_add_listener(partial(async_update_device, coordinator))
     )
     entry.async_on_unload(async_track_issues(hass, coordinator))
+    entry.async_on_unload(async_track_failures(hass, coordinator))
     entry.runtime_data = coordinator
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     entry.async_on_unload(ConfigurationEntities(hass, coordinator).async_start())
@@ -105,6 +107,7 @@ async def async_unload_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> bo
 
 async def async_remove_entry(hass: HomeAssistant, entry: BuildConfigEntry) -> None:
     """Delete build trees, logs and the list of jobs; the configurations stay."""
+    async_delete_failures(hass, entry.entry_id)
     async_delete_issues(hass, entry.entry_id)
     folder = cache_dir(hass, entry.entry_id)
     await hass.async_add_executor_job(shutil.rmtree, folder, True)
