@@ -9,6 +9,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
 
 from custom_components.esphome_builds.const import DOMAIN
+from custom_components.esphome_builds.devices import async_own_device
 from homeassistant.const import EVENT_HOMEASSISTANT_STOP
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.exceptions import (
@@ -218,6 +219,41 @@ async def test_a_part_stands_for_its_device(
     (job,) = await async_act(hass, "validate", device_id=lid.id)
 
     assert job["configuration"] == "kettle.yaml"
+
+
+async def test_a_device_of_our_own_stands_for_its_configuration(
+    hass: HomeAssistant, builder: MockConfigEntry, tmp_path: Path, esphome: Path
+) -> None:
+    """A configuration whose device is not known has a device of ours, of its builder.
+
+    The same file of another builder is none of that device.
+    """
+    await eventually(
+        lambda: async_own_device(hass, builder.entry_id, "kettle.yaml") is not None
+    )
+    device = async_own_device(hass, builder.entry_id, "kettle.yaml")
+    assert device is not None
+    folder = tmp_path / "other"
+    folder.mkdir()
+    write_configuration(folder, "kettle")
+    other = local_entry("other", folder, esphome)
+    other.add_to_hass(hass)
+    assert await hass.config_entries.async_setup(other.entry_id)
+
+    (job,) = await async_act(
+        hass,
+        "validate",
+        config_entry_id=builder.entry_id,
+        device_id=device.id,
+        wait=True,
+    )
+    error = await _async_error(
+        hass, "validate", config_entry_id=other.entry_id, device_id=device.id
+    )
+
+    assert (job["entry_id"], job["configuration"]) == (builder.entry_id, "kettle.yaml")
+    assert isinstance(error, ServiceValidationError)
+    assert str(error) == f"other has no configuration for {device.name}"
 
 
 async def _async_error(
@@ -551,14 +587,14 @@ async def test_who_stops_waiting_stops_no_job(
     """A script that is stopped while it waits leaves the build, and no listener."""
     go = config_dir / "go"
     porch = write_configuration(config_dir, "porch", f"wait {go}")
-    listeners = list(builder.runtime_data._step_listeners)
+    listeners = list(builder.runtime_data.builder._listeners)
     waiting = asyncio.create_task(async_act(hass, "compile", porch, wait=True))
-    await eventually(lambda: builder.runtime_data._step_listeners != listeners)
+    await eventually(lambda: builder.runtime_data.builder._listeners != listeners)
 
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
-    assert builder.runtime_data._step_listeners == listeners
+    assert builder.runtime_data.builder._listeners == listeners
     await async_until_state(hass, STATUS, "compiling")
 
     go.touch()

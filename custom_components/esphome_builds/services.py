@@ -36,7 +36,7 @@ from .const import (
     DOMAIN,
 )
 from .coordinator import BuildConfigEntry, BuildCoordinator
-from .devices import async_device_name
+from .devices import async_device_name, own_device_identifier
 from .errors import translated_errors
 
 SERVICE_CANCEL: Final = "cancel"
@@ -179,19 +179,38 @@ def _async_configurations(
 ) -> tuple[str, ...]:
     """Return each configuration once that is named or belongs to a named device."""
     names: list[str] = list(call.data[ATTR_CONFIGURATION])
-    if device_ids := call.data[ATTR_DEVICE_ID]:
-        candidates: defaultdict[str | None, list[str]] = defaultdict(list)
-        for configuration in coordinator.builder.configurations.values():
-            candidates[configuration.name].append(configuration.configuration)
-        for device_id in device_ids:
-            name = async_device_name(call.hass, device_id)
-            found = candidates[name] if name else []
-            names.append(_async_the_one(call.hass, coordinator, device_id, found))
+    for device_id in call.data[ATTR_DEVICE_ID]:
+        found = _async_candidates(call.hass, coordinator, device_id)
+        names.append(_async_the_one(call.hass, coordinator, device_id, found))
     if not names:
         raise ServiceValidationError(
             translation_domain=DOMAIN, translation_key="nothing_named"
         )
     return tuple(dict.fromkeys(names))
+
+
+@callback
+def _async_candidates(
+    hass: HomeAssistant, coordinator: BuildCoordinator, device_id: str
+) -> list[str]:
+    """Return the configurations of a builder that can be those of a device.
+
+    It is a device of ESPHome's, or the one that we have made for a configuration.
+    """
+    device = dr.async_get(hass).async_get(device_id)
+    name = async_device_name(hass, device_id)
+    entry_id = coordinator.config_entry.entry_id
+    return [
+        configuration.configuration
+        for configuration in coordinator.builder.configurations.values()
+        if device_id == configuration.device_id
+        or (name is not None and name == configuration.name)
+        or (
+            device is not None
+            and own_device_identifier(entry_id, configuration.configuration)
+            in device.identifiers
+        )
+    ]
 
 
 @callback
