@@ -158,7 +158,7 @@ class JobStore:
                         "extra": dict(self._extra()),
                     }
                 )
-                await asyncio.to_thread(_replace, self._path, data)
+                await asyncio.to_thread(replace_file, self._path, data)
                 self._written = changes
             self._error = None
         except OSError as err:
@@ -169,7 +169,7 @@ class JobStore:
             self._writer = None
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
     """Put the data in the file's place so that a crash leaves the old or the new."""
     new = path.with_name(f"{path.name}.new")
     try:

@@ -16,7 +16,8 @@ import yaml
 
 from ..conceal import hide
 from .files import EXHAUSTED, read
-from .yaml_tree import BOOLEAN, Mapping, Node, Tagged, YamlError, parse
+from .references import included
+from .yaml_tree import BOOLEAN, Node, Tagged, YamlError, parse
 
 MIN_LENGTH: Final = 4
 """The fewest characters of a value that is hidden."""
@@ -78,9 +79,9 @@ class Redactor:
             real = os.path.realpath(path)
             if real not in seen:
                 seen.add(real)
-                found, included = _read(real)
+                found, names = _read(real)
                 values += found
-                pending += [path.parent / name for name in included]
+                pending += [path.parent / name for name in names]
         return cls(values)
 
     def clean(self, text: str) -> str:
@@ -152,7 +153,7 @@ def _read(path: str) -> tuple[list[str], list[str]]:
 def _in_tree(documents: list[Node]) -> tuple[list[str], list[str]]:
     """Return all texts but the keys, and the names of included files."""
     values: list[str] = []
-    included: list[str] = []
+    names: list[str] = []
     pending = list(documents)
     seen: set[int] = set()
     while pending:
@@ -160,32 +161,25 @@ def _in_tree(documents: list[Node]) -> tuple[list[str], list[str]]:
         if isinstance(node, str):
             values.append(node)
         elif isinstance(node, Tagged):
-            if node.tag == _INCLUDE:
-                included += _included(node.node)
+            if (name := included(node)) is not None:
+                names.append(name)
             elif node.tag not in _REFERENCES:
                 pending.append(node.node)
         elif node is not None and id(node) not in seen:
             seen.add(id(node))
             pending += node.children
-    return values, included
-
-
-def _included(node: Node) -> list[str]:
-    """Return the file name in an `!include`, which can have variables beside it."""
-    if isinstance(node, Mapping):
-        node = node.items.get("file")
-    return [node] if isinstance(node, str) else []
+    return values, names
 
 
 def _in_lines(text: str) -> tuple[list[str], list[str]]:
     """Return what may be a value in a broken file, and the names of included files."""
     values: list[str] = []
-    included: list[str] = []
+    names: list[str] = []
     for line in text.splitlines():
         value = _KEY.sub("", line, count=1).strip()
         if value.startswith(_INCLUDE):
-            included.append(value.removeprefix(_INCLUDE).strip())
+            names.append(value.removeprefix(_INCLUDE).strip())
         elif not value.startswith(("#", *_REFERENCES)) and value.lower() not in _WORDS:
             bare = value.partition(" #")[0].strip()
             values += (value, bare, bare.strip("\"'"))
-    return values, included
+    return values, names

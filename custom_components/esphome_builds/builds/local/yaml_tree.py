@@ -77,11 +77,13 @@ class Sequence:
 
 @dataclass(eq=False, slots=True)
 class Mapping:
-    """A mapping: all its values, those under a text, and what its merge keys refer to.
+    """A mapping: keys and values, those under a text, and what merge keys refer to.
 
-    Of keys that stand twice the last one counts.
+    `keys` and `children` belong together, one by one. Of keys that stand twice the last
+    one counts.
     """
 
+    keys: list[Node] = field(default_factory=list)
     children: list[Node] = field(default_factory=list)
     items: dict[str, Node] = field(default_factory=dict)
     merged: list[Node] = field(default_factory=list)
@@ -94,6 +96,7 @@ class Mapping:
             self._key = node
             return
         self._key = _NO_KEY
+        self.keys.append(key)
         self.children.append(node)
         if key is _MERGE:
             self.merged.append(node)
