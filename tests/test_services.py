@@ -581,6 +581,23 @@ async def test_waiting_ends_with_home_assistant(
     assert [job["status"] for job in jobs] == [left, "queued"]
 
 
+async def test_waiting_can_have_a_limit(
+    hass: HomeAssistant, builder: MockConfigEntry, porch: str, steps: Steps
+) -> None:
+    """After it the jobs go on, and are told as they are; 0 is not to wait."""
+    jobs = await async_act(hass, "install", porch, wait=True, timeout=0)
+    (first, second) = jobs
+    await steps.until(first, "started")
+
+    jobs = await async_act(hass, "install", porch, wait=True, timeout={"seconds": 0.01})
+
+    assert [job["job_id"] for job in jobs] == [first["job_id"], second["job_id"]]
+    assert [job["status"] for job in jobs] == ["running", "queued"]
+    assert steps.of(first) == ["queued", "started"]
+    (job,) = await async_act(hass, "validate", "kettle.yaml", wait=True, timeout=600)
+    assert job["status"] == "completed"
+
+
 async def test_who_stops_waiting_stops_no_job(
     hass: HomeAssistant, builder: MockConfigEntry, config_dir: Path, steps: Steps
 ) -> None:

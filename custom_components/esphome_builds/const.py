@@ -16,6 +16,7 @@ ATTR_KIND: Final = "kind"
 ATTR_MESSAGE: Final = "message"
 ATTR_ONLINE: Final = "online"
 ATTR_REPLACE: Final = "replace"
+ATTR_TIMEOUT: Final = "timeout"
 ATTR_VERSION: Final = "version"
 ATTR_WAIT: Final = "wait"
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Final
 
 import voluptuous as vol
@@ -31,6 +32,7 @@ from .const import (
     ATTR_CONFIGURATION,
     ATTR_JOB_ID,
     ATTR_REPLACE,
+    ATTR_TIMEOUT,
     ATTR_VERSION,
     ATTR_WAIT,
     DOMAIN,
@@ -65,6 +67,7 @@ _SUBMIT: Final = vol.Schema(
     {
         **_TARGET,
         vol.Optional(ATTR_REPLACE, default=False): cv.boolean,
+        vol.Optional(ATTR_TIMEOUT): cv.positive_time_period,
         vol.Optional(ATTR_WAIT, default=False): cv.boolean,
     }
 )
@@ -263,9 +266,20 @@ def _active(coordinator: BuildCoordinator, names: Iterable[str]) -> set[str]:
 async def _async_answer(
     call: ServiceCall, coordinator: BuildCoordinator, jobs: Iterable[Job]
 ) -> ServiceResponse:
-    """Return the response with the jobs, when they have ended if that is wanted."""
+    """Return the response with the jobs, when they have ended if that is wanted.
+
+    After the time that the caller has for that, it is as they are then.
+    """
     if call.data[ATTR_WAIT]:
-        jobs = await coordinator.async_wait(jobs)
+        limit: timedelta | None = call.data.get(ATTR_TIMEOUT)
+        seconds = None if limit is None else limit.total_seconds()
+        jobs = tuple(jobs)
+        try:
+            async with asyncio.timeout(seconds):
+                jobs = await coordinator.async_wait(jobs)
+        except TimeoutError:
+            now = coordinator.builder.jobs
+            jobs = [now.get(job.job_id, job) for job in jobs]
     return _response(call, jobs)
 
 
