@@ -46,6 +46,8 @@ _MARK = re.compile(r'^\s+in "(?P<file>[^"]+)", line (?P<line>\d{1,9}), column \d
 _NETWORK_HOST = re.compile(
     r"(?:host='|resolve host: |https?://(?:[^/\s@]{1,200}@)?)(?P<host>[\w.-]{0,200}\w)"
 )
+# A bar is drawn when bytes are sent, which is all that an upload over HTTP says of it.
+_REACHED: Final = ("INFO Connected to ", "Uploading: ")
 _READING: Final = "INFO Reading configuration "
 _SENTENCE_END = re.compile(r"(?<=[\w)\]'\"])[.!?]+ +([A-Z](?=[a-z' ]))?")
 _SOURCE = re.compile(r"\[source (?P<file>[^\]]+):(?P<line>\d{1,9})\]")
@@ -56,11 +58,15 @@ _UNREADABLE = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """How a run ended; `message` is one plain sentence."""
+    """How a run ended; `message` is one plain sentence.
+
+    `unreached` is whether an upload certainly never had a connection to its device.
+    """
 
     status: JobStatus
     cause: Cause | None
     message: str | None
+    unreached: bool = False
 
 
 INTERNAL_ERROR: Final = Verdict(
@@ -268,6 +274,7 @@ class Diagnosis:
         self._needles = (*NEEDLES[kind], _READING)
         self._network = _Network()
         self._rank = Rank.NONE
+        self._reached = False
         self._rules = RULES[kind]
 
     @classmethod
@@ -292,8 +299,12 @@ class Diagnosis:
             return Verdict(status=JobStatus.COMPLETED, cause=None, message=None)
         finding = self._explain(exit_code)
         message = finding.sentence.format_map(self._names() | finding.values)
+        offline = finding.cause is Cause.DEVICE_OFFLINE
         return Verdict(
-            status=JobStatus.FAILED, cause=finding.cause, message=sentence(message)
+            status=JobStatus.FAILED,
+            cause=finding.cause,
+            message=sentence(message),
+            unreached=offline and not self._reached,
         )
 
     def _take(self, line: str) -> None:
@@ -336,7 +347,9 @@ class Diagnosis:
             self._needles = NEEDLES[self._kind]
         if self._kind is not JobKind.UPLOAD:
             self._network.take(text)
-        elif self._address is None and (match := _ADDRESS.match(text)):
+            return
+        self._reached = self._reached or text.startswith(_REACHED)
+        if self._address is None and (match := _ADDRESS.match(text)):
             self._address = match["address"]
 
     def _explain(self, exit_code: int) -> _Finding:

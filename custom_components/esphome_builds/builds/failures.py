@@ -458,7 +458,7 @@ _OFTEN = (
 NEEDLES: Final = {
     JobKind.CLEAN: _OFTEN,
     JobKind.COMPILE: (*_OFTEN, "ld: ", "undefined reference"),
-    JobKind.UPLOAD: (*_OFTEN, "onnecting to "),
+    JobKind.UPLOAD: (*_OFTEN, "onnected to ", "onnecting to ", "ploading: "),
     JobKind.VALIDATE: _OFTEN,
 }
 

@@ -25,6 +25,7 @@ class KeptFirmware:
     """What a build made; the first file is the one to upload.
 
     Builds that made the same share it: `job_ids` are theirs, the newest last.
+    `built_at` is when that was, as the firmware itself says it.
     """
 
     folder: str
@@ -35,6 +36,7 @@ class KeptFirmware:
     platform: str | None
     version: str | None
     config_hash: str | None
+    built_at: str | None = None
 
     @property
     def size(self) -> int:

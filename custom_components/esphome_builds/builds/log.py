@@ -148,8 +148,12 @@ class JobLog:
         start = max(from_line, self._memory_start)
         return self._memory_page(start, max_lines, max_bytes)
 
+    def resume(self) -> None:
+        """Take the lines of another run, after the log was closed."""
+        self._closing = False
+
     async def close(self) -> None:
-        """Publish and write what waits; no line may be added after this.
+        """Publish and write what waits; more may come after `resume`, or with a close.
 
         What the disk does not take now is gone, so that it is not gone later, unsaid.
         Whoever is canceled while this takes its time leaves no file open either.

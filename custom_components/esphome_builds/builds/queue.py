@@ -97,7 +97,8 @@ class JobQueue:
     """All jobs of a builder, by id and in the order of their creation.
 
     - Jobs of one configuration run one after another, in that order.
-    - A lane runs as many jobs as it has slots, first come first served.
+    - A lane runs as many jobs as it has slots, first come first served. One that only
+      waits for its device to come back takes none.
     - A job that depends on another runs after that one has completed.
     """
 
@@ -164,14 +165,22 @@ class JobQueue:
         # Made in one go, which nobody can come between.
         return {self._jobs[job_id].configuration for job_id in tuple(self._active)}
 
-    def runnable(self, held: Collection[str] = ()) -> list[Job]:
-        """Return the jobs that can start now, in order; those held take no slot."""
+    def runnable(
+        self, held: Collection[str] = (), away: Collection[str] = ()
+    ) -> list[Job]:
+        """Return the jobs that can start now, in order; those held take no slot.
+
+        Neither do those `away`, which nothing of their configuration has to wait for.
+        """
         free = dict(self._slots)
         first: dict[str, Job] = {}
         for job in self.active:
-            first.setdefault(job.configuration, job)
             if job.status is JobStatus.RUNNING:
-                free[_LANES[job.kind]] -= 1
+                first[job.configuration] = job
+                if job.phase is not Phase.VERIFYING:
+                    free[_LANES[job.kind]] -= 1
+            elif job.job_id not in away:
+                first.setdefault(job.configuration, job)
         result = []
         for job in first.values():
             lane = _LANES[job.kind]
@@ -179,7 +188,7 @@ class JobQueue:
                 job.status is JobStatus.QUEUED
                 and job.job_id not in held
                 and free[lane] > 0
-                and self._ready(job)
+                and self.ready(job)
             ):
                 free[lane] -= 1
                 result.append(job)
@@ -214,18 +223,31 @@ class JobQueue:
             self._ended.setdefault(job.job_id)
 
     def latest(self, configuration: str) -> tuple[str | None, str | None]:
-        """Return a configuration's oldest active job and its newest ended one."""
-        active = last = None
+        """Return a configuration's active job and its newest ended one.
+
+        Of several that are active it is the one that runs, else the oldest.
+        """
+        active = last = running = None
         for job_id in self._of.get(configuration, ()):
-            if self._jobs[job_id].status.ended:
+            status = self._jobs[job_id].status
+            if status.ended:
                 last = job_id
+            elif status is JobStatus.RUNNING:
+                running = job_id
             else:
                 active = active or job_id
-        return active, last
+        return running or active, last
 
     def dependents(self, job_id: str) -> list[Job]:
         """Return the jobs that wait for a job."""
         return [job for job in self.active if job.depends_on == job_id]
+
+    def ready(self, job: Job) -> bool:
+        """Return whether what the job depends on has completed."""
+        if job.depends_on is None:
+            return True
+        before = self._jobs.get(job.depends_on)
+        return before is not None and before.status is JobStatus.COMPLETED
 
     def forget(self) -> list[Job]:
         """Remove and return the ended jobs that are more than the history holds.
@@ -258,13 +280,6 @@ class JobQueue:
         self._of[job.configuration][job.job_id] = None
         if not job.status.ended:
             self._active[job.job_id] = None
-
-    def _ready(self, job: Job) -> bool:
-        """Return whether what the job depends on has completed."""
-        if job.depends_on is None:
-            return True
-        before = self._jobs.get(job.depends_on)
-        return before is not None and before.status is JobStatus.COMPLETED
 
     def _take(
         self,
@@ -332,7 +347,7 @@ def restored(
     What was queued is queued. A compile, a validate or an installation of ESPHome that
     was cut off is queued once more as the second attempt; anything else that was cut
     off is interrupted. An upload is never started again, since it may have reached the
-    device.
+    device; one that has, and waited for it to come back, still does.
     """
     result: dict[str, Job] = {}
     for stored in jobs:
@@ -368,6 +383,8 @@ def _restored(job: Job, now: datetime) -> Job:
         and job.cause is Cause.HOME_ASSISTANT_STOPPED
     )
     if job.status is not JobStatus.RUNNING and not stopped:
+        return job
+    if job.phase is Phase.VERIFYING:
         return job
     resumable = job.kind in _RESUMABLE
     if resumable and job.attempt == 1:

@@ -27,6 +27,8 @@ from ..models import (
 )
 from ..queue import HISTORY, VALIDATE_SLOTS, Lane
 from ..store import Stored, load
+from ..verification import Expected
+from ..waiting import can_wait
 from . import mapping
 from .checks import Checks
 from .client import Client, Credentials
@@ -50,9 +52,11 @@ from .verdict import (
     IN_DOUBT,
     OFFLINE,
     SHUT_DOWN,
+    STILL_ARMED,
     UNKNOWN_END,
     refused,
     verdict,
+    was_deferred,
 )
 from .wire import OTA, ServerJob, parse_devices, parse_job
 
@@ -124,6 +128,7 @@ class DeviceBuilder(BaseBuilder):
             settings.title,
             settings.cache_dir,
             devices or NoDevices(),
+            settings.device_wait,
         )
         self._settings = settings
         self._on_invalid_auth = on_invalid_auth
@@ -155,11 +160,12 @@ class DeviceBuilder(BaseBuilder):
         self._sending: dict[str, list[ServerJob]] = {}
         self._in_order = asyncio.Lock()
         self._causes: dict[str, Cause] = {}
+        self._disarming: set[str] = set()
         self._gauges: dict[str, Gauge] = {}
         self._concluding: dict[str, asyncio.Task[None]] = {}
         self._checks = Checks(self._logs, self._on_checked)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._canceling: dict[str, list[asyncio.Future[None]]] = {}
 
     @property
     def auth_invalid(self) -> bool:
@@ -212,10 +218,10 @@ class DeviceBuilder(BaseBuilder):
         job = self._job(job_id)
         if job.status.ended:
             return job
-        if self._client is None and job_id in self._ties:
+        if self._client is None and self._is_there(job_id):
             raise BuilderUnavailableError(self._info.message or "It is not connected.")
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(job_id, []).append(waiting)
+        self._canceling.setdefault(job_id, []).append(waiting)
         self._end(job, cause)
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
@@ -224,6 +230,12 @@ class DeviceBuilder(BaseBuilder):
             message = "ESPHome Device Builder does not end this job."
             raise BuilderUnavailableError(message) from None
         return self.jobs.get(job_id, job)
+
+    def _is_there(self, job_id: str) -> bool:
+        """Return whether the server has a job, or will begin it by itself."""
+        if job_id in self._verifications or job_id not in self._ties:
+            return False
+        return self._ties.armed(job_id) or not self._ties.waits(job_id)
 
     @override
     async def open_log(self, job_id: str) -> JobLog:
@@ -297,6 +309,12 @@ class DeviceBuilder(BaseBuilder):
         return await self._sources.older(running, self._client)
 
     @override
+    async def _expect(self, job: Job) -> Expected:
+        """Return what a device runs when an upload has worked."""
+        before = self.jobs.get(job.depends_on or "")
+        return Expected(version=None if before is None else before.esphome_version)
+
+    @override
     def _look_soon(self) -> None:
         """Look what an ended job has changed."""
         self._look_now.set()
@@ -327,7 +345,8 @@ class DeviceBuilder(BaseBuilder):
         self._latest.pop(job_id, None)
         self._heard.pop(job_id, None)
         self._causes.pop(job_id, None)
-        for waiting in self._waiting.pop(job_id, ()):
+        self._connections.pop(job_id, None)
+        for waiting in self._canceling.pop(job_id, ()):
             if not waiting.done():
                 waiting.set_result(None)
 
@@ -404,8 +423,8 @@ class DeviceBuilder(BaseBuilder):
 
     def _release(self, jobs: Iterable[str] | None) -> None:
         """Tell those who wait for jobs to end that it will not happen now."""
-        for job_id in tuple(self._waiting if jobs is None else jobs):
-            for waiting in self._waiting.pop(job_id, ()):
+        for job_id in tuple(self._canceling if jobs is None else jobs):
+            for waiting in self._canceling.pop(job_id, ()):
                 if not waiting.done():
                     waiting.set_exception(
                         BuilderUnavailableError("The connection to the server broke.")
@@ -498,7 +517,12 @@ class DeviceBuilder(BaseBuilder):
         return self._ties.ours(server.job_id) in self._latest
 
     def _match_upload(self, server: ServerJob) -> str | None:
-        """Return the upload of ours that was asked for together with its compile."""
+        """Return the upload of ours that was asked for together with its compile.
+
+        Or that the server begins because its device is back.
+        """
+        if (armed := self._match_armed(server)) is not None:
+            return armed
         head = self._ties.ours(server.depends_on)
         for job in self._queue.dependents(head) if head is not None else ():
             tie = self._ties.get(job.job_id)
@@ -508,6 +532,24 @@ class DeviceBuilder(BaseBuilder):
                     # It was to end before the server had told of it.
                     self._spawn(self._cancel_there(job, server.job_id))
                 return job.job_id
+        return None
+
+    def _match_armed(self, server: ServerJob) -> str | None:
+        """Return the upload of ours that the server has begun by itself, if it has."""
+        if server.kind is not JobKind.UPLOAD or server.address is not None:
+            return None
+        for job in self._queue.active:
+            if job.configuration == server.configuration and mapping.is_like(
+                job, server
+            ):
+                tie = self._ties.get(job.job_id)
+                if tie is not None and tie.armed:
+                    tie.waits = tie.armed = False
+                    tie.base = job.total_lines
+                    self._tie(job.job_id, server.job_id)
+                    if job.job_id in self._causes:
+                        self._spawn(self._cancel_there(job, server.job_id))
+                    return job.job_id
         return None
 
     def _tie(self, job_id: str, server_id: str) -> None:
@@ -544,9 +586,9 @@ class DeviceBuilder(BaseBuilder):
     def _apply(self, job_id: str, server: ServerJob) -> None:
         """Bring a job to the state that it has on the server."""
         job = self.jobs.get(job_id)
-        if job is None or job.status.ended:
+        if job is None or job.status.ended or job_id in self._concluding:
             return
-        if job_id in self._concluding:
+        if job_id in self._verifications or self._is_over(job_id, server):
             return
         self._latest[job_id] = server
         self._heard[job_id] = asyncio.get_running_loop().time()
@@ -555,6 +597,9 @@ class DeviceBuilder(BaseBuilder):
             return
         if server.status == "queued":
             self._apply_queued(job, server)
+            return
+        if self._is_deferred(job, server):
+            self._arm(job)
             return
         if server.status != "running":
             canceled = self._canceled(job_id, server)
@@ -568,6 +613,45 @@ class DeviceBuilder(BaseBuilder):
         ):
             self._apply_running(job, server)
 
+    def _is_over(self, job_id: str, server: ServerJob) -> bool:
+        """Return whether what the server tells is of an attempt before."""
+        tie = self._ties.get(job_id)
+        return tie is not None and (tie.waits or tie.server_id != server.job_id)
+
+    def _is_deferred(self, job: Job, server: ServerJob) -> bool:
+        """Return whether the server has put an upload off before it began."""
+        return (
+            server.status == "cancelled"
+            and was_deferred(server)
+            and self._can_be_armed(job)
+        )
+
+    def _can_be_armed(self, job: Job) -> bool:
+        """Return whether an upload may wait until the server begins another."""
+        return (
+            can_wait(job)
+            and self._waiting.enabled
+            and job.job_id not in self._causes
+            and datetime.now(UTC) < self._waiting.until(self._queue, job)
+        )
+
+    def _arm(self, job: Job, log: JobLog | None = None) -> None:
+        """Let an upload wait that the server begins when the device is back."""
+        tie = self._ties.get(job.job_id)
+        if tie is not None:
+            tie.waits = tie.armed = True
+        self._rest(job.job_id)
+        self._wait_again(job.job_id, log)
+
+    def _rest(self, job_id: str) -> None:
+        """Let go of what one attempt of an upload needed."""
+        self._close_gauge(job_id)
+        self._copies.drop(job_id)
+        self._sources.drop(job_id)
+        self._latest.pop(job_id, None)
+        self._connections.pop(job_id, None)
+        self._store.changed()
+
     def _apply_queued(self, job: Job, server: ServerJob) -> None:
         if job.status is JobStatus.RUNNING:
             self._close_gauge(job.job_id)
@@ -577,6 +661,8 @@ class DeviceBuilder(BaseBuilder):
         again = mapping.began_again(job, server)
         if self._client is not None and (again or job.status is JobStatus.QUEUED):
             self._sources.note(job, self._client)
+        if again or job.job_id not in self._connections:
+            self._note_device(job, late=server.status != "running")
         self._update(mapping.running(job, server, self._version))
         if again:
             self._close_gauge(job.job_id)
@@ -631,7 +717,24 @@ class DeviceBuilder(BaseBuilder):
         if server.status == "cancelled" and job_id in self._causes:
             # Whoever asked for that first counts.
             end = canceled
-        self._end_as(job_id, server, end, copy.log)
+        job = self.jobs[job_id]
+        if end.cause is Cause.DEVICE_OFFLINE and self._can_be_armed(job):
+            if server.deferred:
+                self._arm(job, copy.log)
+                return
+            if self._waits_again(job, end):
+                self._put_back(job, copy.log)
+                return
+        if not self._verify(job_id, end, server.exit_code, copy.log):
+            self._end_as(job_id, server, end, copy.log)
+
+    def _put_back(self, job: Job, log: JobLog) -> None:
+        """Let an upload wait that is asked for once more when the device is back."""
+        tie = self._ties.get(job.job_id)
+        if tie is not None:
+            tie.waits = True
+        self._rest(job.job_id)
+        self._wait_again(job.job_id, log)
 
     def _end_as(
         self, job_id: str, server: ServerJob, end: Verdict, log: JobLog
@@ -682,7 +785,9 @@ class DeviceBuilder(BaseBuilder):
             self._apply(upload.job_id, later)
         elif self._in_doubt(upload.job_id):
             # It was asked for together with the compile, but the server has none.
-            if server.deferred:
+            if server.deferred and self._can_be_armed(upload):
+                self._arm(upload)
+            elif server.deferred:
                 self._finish(upload.job_id, OFFLINE)
             else:
                 self._spawn(self._find_upload(upload.job_id, server))
@@ -718,7 +823,7 @@ class DeviceBuilder(BaseBuilder):
         """
         for job in self._queue.active:
             tie = self._ties.get(job.job_id)
-            if tie is None or tie.server_id is not None or tie.chained:
+            if tie is None or tie.server_id is not None or tie.chained or tie.waits:
                 continue
             theirs = (it for it in seen.values() if not self._ties.ours(it.job_id))
             if (found := mapping.newest_like(job, theirs)) is not None:
@@ -741,7 +846,9 @@ class DeviceBuilder(BaseBuilder):
         """Learn what became of jobs that the server did not tell of."""
         for job in self._queue.active:
             tie = self._ties.get(job.job_id)
-            if tie is None or tie.server_id in seen:
+            if tie is None or tie.waits or tie.server_id in seen:
+                continue
+            if job.job_id in self._verifications:
                 continue
             head = self.jobs.get(job.depends_on or "")
             if tie.server_id is None:
@@ -757,6 +864,8 @@ class DeviceBuilder(BaseBuilder):
             server_id = self._ties.server_id(job.job_id)
             if (
                 server_id is not None
+                and not self._ties.waits(job.job_id)
+                and job.job_id not in self._verifications
                 and job.job_id not in self._concluding
                 and self._heard.get(job.job_id, 0.0) < deadline
             ):
@@ -777,28 +886,118 @@ class DeviceBuilder(BaseBuilder):
     def _pump(self) -> None:
         """Send what can be sent."""
         client = self._client
-        if not self._accepting or not self._ready or client is None or client.error:
+        if not self._accepting:
+            return
+        away = self._hold()
+        if not self._ready or client is None or client.error:
             return
         busy = {name for job in self._active_there.values() for name in job.touches}
-        for job in self._queue.runnable():
-            if job.job_id in self._ties or job.job_id in self._checks:
+        for job in self._queue.runnable(away=away):
+            if self._is_under_way(job.job_id):
                 continue
             if job.kind is JobKind.VALIDATE:
                 self._start_check(job, client)
-            elif job.configuration not in busy:
+            elif job.configuration in busy:
+                continue
+            elif self._ties.armed(job.job_id):
+                self._disarming.add(job.job_id)
+                self._spawn(self._reclaim(job, client))
+            else:
                 self._start_sending(job)
+
+    def _is_under_way(self, job_id: str) -> bool:
+        """Return whether a job was asked of the server, or is about to be."""
+        if job_id in self._checks or job_id in self._disarming:
+            return True
+        return job_id in self._ties and not self._ties.waits(job_id)
+
+    @override
+    def _could_start(self, job: Job) -> bool:
+        """Return whether all that an upload may lack is its device."""
+        return super()._could_start(job) and not self._is_under_way(job.job_id)
+
+    @override
+    def _is_off(self, job: Job) -> bool:
+        """Return whether an upload would not reach its device now.
+
+        Of one that the server begins by itself, it knows that; others may know better.
+        """
+        device = self._device_for(job)
+        if device is None or device.online is None:
+            return self._ties.armed(job.job_id)
+        return not device.online
+
+    @override
+    def _give_up(self, job: Job) -> None:
+        """End an upload that has waited for its device for too long."""
+        if not self._ties.armed(job.job_id):
+            super()._give_up(job)
+        elif job.job_id not in self._disarming:
+            self._disarming.add(job.job_id)
+            self._spawn(self._disarm(job, self._waiting.gave_up()))
+
+    async def _reclaim(self, job: Job, client: Client) -> None:
+        """Send an upload whose device is back, unless the server has begun to."""
+        try:
+            if await self._take_back(job, client) and job.job_id not in self._causes:
+                self._ties.drop(job.job_id)
+                self._store.changed()
+        except DeviceBuilderError:
+            # It is tried again with the next connection.
+            return
+        finally:
+            self._disarming.discard(job.job_id)
+        self._pump()
+        self._publish()
+
+    async def _disarm(self, job: Job, end: Verdict) -> None:
+        """End an upload that the server has not begun yet, here and there."""
+        try:
+            if self._client is None:
+                raise CannotConnectError("There is no connection.")
+            if not await self._take_back(job, self._client):
+                return
+        except DeviceBuilderError:
+            # Whoever reads it can still end that on the server.
+            message = f"{(end.message or '').rstrip('.')}; {STILL_ARMED}"
+            end = replace(end, message=message)
+        finally:
+            self._disarming.discard(job.job_id)
+        if not self.jobs[job.job_id].status.ended:
+            self._finish(job.job_id, end)
+
+    async def _take_back(self, job: Job, client: Client) -> bool:
+        """Let the server not begin an upload; return whether it had not yet.
+
+        It begins none after the first answer, and the second tells of any before.
+        """
+        name = job.configuration
+        await client.command("firmware/clear_queued_update", configuration=name)
+        for server in await self._jobs_of(client, name):
+            if server.active and self._ties.ours(server.job_id) is None:
+                self._on_job(server)
+        now = self.jobs[job.job_id]
+        return not now.status.ended and self._ties.armed(job.job_id)
 
     def _start_sending(self, job: Job) -> None:
         upload = None
         if job.kind is JobKind.COMPILE:
             waiting = self._queue.dependents(job.job_id)
-            unsent = (it for it in waiting if it.job_id not in self._ties)
+            unsent = (
+                it
+                for it in waiting
+                if it.job_id not in self._ties and not self._would_wait(it)
+            )
             upload = next(unsent, None)
         self._ties.promise(job.job_id)
         if upload is not None:
             self._ties.promise(upload.job_id, chained=True)
         self._sending[job.configuration] = []
         self._spawn(self._send(job, upload))
+
+    def _would_wait(self, upload: Job) -> bool:
+        """Return whether an upload would wait for its device if it could start now."""
+        return self._waiting.enabled and can_wait(upload) and self._is_off(upload)
 
     async def _send(self, job: Job, upload: Job | None) -> None:
         """Ask for a job, and for the upload after it, in one request."""
@@ -865,13 +1064,27 @@ class DeviceBuilder(BaseBuilder):
             return
         if job.job_id in self._checks:
             self._checks.cancel(job.job_id, cause)
-        elif job.job_id not in self._ties:
+        elif job.job_id in self._verifications:
+            self._verifications.cancel(job.job_id, cause)
+        elif not self._is_there(job.job_id) or self._is_armed_for_another(job):
             self._finish(job.job_id, stopped(cause))
+        elif self._ties.armed(job.job_id):
+            self._causes.setdefault(job.job_id, cause)
+            self._disarming.add(job.job_id)
+            self._spawn(self._disarm(job, stopped(cause)))
         else:
             self._causes.setdefault(job.job_id, cause)
             server_id = self._ties.server_id(job.job_id)
             if server_id is not None:
                 self._spawn(self._cancel_there(job, server_id))
+
+    def _is_armed_for_another(self, job: Job) -> bool:
+        """Return whether what the server will begin is another upload than this."""
+        return self._ties.armed(job.job_id) and any(
+            self._ties.armed(other.job_id) and other.job_id != job.job_id
+            for other in self._queue.active
+            if other.configuration == job.configuration
+        )
 
     async def _cancel_there(self, job: Job, server_id: str) -> None:
         """Let the server end a job; its end comes as that of any other."""

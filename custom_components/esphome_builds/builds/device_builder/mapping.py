@@ -36,15 +36,18 @@ def newest_like(job: Job, theirs: Iterable[ServerJob]) -> ServerJob | None:
 
     One that has ended counts if it is not older, as far as two clocks can tell.
     """
-    candidates = [
-        server
-        for server in theirs
-        if (server.kind, server.configuration) == (job.kind, job.configuration)
+    candidates = [server for server in theirs if is_like(job, server)]
+    return max(candidates, key=created, default=None)
+
+
+def is_like(job: Job, server: ServerJob) -> bool:
+    """Return whether one of the server's jobs can have come of a request for ours."""
+    return (
+        (server.kind, server.configuration) == (job.kind, job.configuration)
         and server.address == job.address
         and is_shown(server)
         and (server.active or created(server) > job.created_at - _SKEW)
-    ]
-    return max(candidates, key=created, default=None)
+    )
 
 
 def began_again(job: Job, server: ServerJob) -> bool:

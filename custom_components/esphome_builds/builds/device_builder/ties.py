@@ -12,11 +12,18 @@ class Tie:
 
     `base` is the number of the server's first line in our log. An upload that is
     `chained` was asked for together with the compile before it.
+
+    One that `waits` for its device is nothing on the server now: the job that is named
+    is over. Where it is `armed`, the server begins another when the device is back.
+    `past` is the server's job for the attempt before.
     """
 
     server_id: str | None = None
     base: int = 0
     chained: bool = False
+    waits: bool = False
+    armed: bool = False
+    past: str | None = None
 
 
 class Ties:
@@ -36,6 +43,11 @@ class Ties:
         for job_id, fields in found.items() if isinstance(found, dict) else ():
             if job_id in known and isinstance(fields, dict):
                 tie = ties.promise(job_id, chained=fields.get("chained") is True)
+                tie.waits = fields.get("waits") is True
+                tie.armed = fields.get("armed") is True
+                if isinstance(past := fields.get("past"), str):
+                    tie.past = past
+                    ties._ours[past] = job_id
                 if isinstance(base := fields.get("base"), int):
                     tie.base = base
                 if isinstance(server_id := fields.get("id"), str):
@@ -46,7 +58,14 @@ class Ties:
         """Return what is stored, as `load` takes it."""
         return {
             "server": {
-                job_id: {"id": tie.server_id, "base": tie.base, "chained": tie.chained}
+                job_id: {
+                    "id": tie.server_id,
+                    "base": tie.base,
+                    "chained": tie.chained,
+                    "waits": tie.waits,
+                    "armed": tie.armed,
+                    "past": tie.past,
+                }
                 for job_id, tie in self._ties.items()
             }
         }
@@ -64,6 +83,16 @@ class Ties:
         """Return what ties a job of ours."""
         return self._ties.get(job_id)
 
+    def waits(self, job_id: str) -> bool:
+        """Return whether a job of ours waits here until it is asked for once more."""
+        tie = self._ties.get(job_id)
+        return tie is not None and tie.waits
+
+    def armed(self, job_id: str) -> bool:
+        """Return whether the server will begin a job of ours by itself."""
+        tie = self._ties.get(job_id)
+        return tie is not None and tie.armed
+
     def server_id(self, job_id: str) -> str | None:
         """Return the server's id of a job of ours, if it is known."""
         tie = self._ties.get(job_id)
@@ -75,19 +104,26 @@ class Ties:
 
     def promise(self, job_id: str, *, chained: bool = False) -> Tie:
         """Note that a job is asked for, before it is."""
+        before = self._ties.get(job_id)
         tie = self._ties[job_id] = Tie(chained=chained)
+        if before is not None:
+            tie.past = before.server_id or before.past
         return tie
 
     def tie(self, job_id: str, server_id: str) -> None:
-        """Note which job of the server's is ours."""
-        self._ties.setdefault(job_id, Tie()).server_id = server_id
+        """Note which job of the server's is ours, instead of any before that."""
+        tie = self._ties.setdefault(job_id, Tie())
+        if tie.server_id not in (None, server_id):
+            tie.past = tie.server_id
+        tie.server_id = server_id
         self._ours[server_id] = job_id
 
     def drop(self, job_id: str) -> None:
         """Forget what was asked for: it never was, or the job is gone."""
         tie = self._ties.pop(job_id)
-        if tie.server_id is not None:
-            self._ours.pop(tie.server_id, None)
+        for server_id in (tie.server_id, tie.past):
+            if server_id is not None:
+                self._ours.pop(server_id, None)
 
     def keep(self, known: Collection[str]) -> None:
         """Forget all jobs but these."""

@@ -25,6 +25,9 @@ _PREREQUISITE: Final = "prerequisite job"
 _REMOTE: Final = "remote build: "
 _SILENT: Final = "compile failed"
 
+STILL_ARMED: Final = (
+    "ESPHome Device Builder may still install it when the device is back."
+)
 WHEN_BACK: Final = "ESPHome Device Builder installs it when the device is back."
 IN_DOUBT: Final = Verdict(
     status=JobStatus.INTERRUPTED,
@@ -96,10 +99,14 @@ def verdict(
         return _failed(job, server, diagnosis)
     if server.status != "cancelled":
         return UNKNOWN_END
-    error = server.error or ""
-    if _DEFERRED in error:
+    if was_deferred(server):
         return OFFLINE
-    return WITHOUT_PREREQUISITE if _PREREQUISITE in error else canceled
+    return WITHOUT_PREREQUISITE if _PREREQUISITE in (server.error or "") else canceled
+
+
+def was_deferred(server: ServerJob) -> bool:
+    """Return whether an upload waits for its device instead of having been begun."""
+    return _DEFERRED in (server.error or "")
 
 
 def _completed(server: ServerJob) -> str | None:

@@ -19,7 +19,7 @@ from ..builder import (
     Submission,
 )
 from ..devices import Devices, NoDevices
-from ..diagnosis import INTERNAL_ERROR, stopped
+from ..diagnosis import INTERNAL_ERROR, Verdict, stopped
 from ..findings import Finding, Severity
 from ..kept import KeptFirmware
 from ..log import JobLog
@@ -37,6 +37,8 @@ from ..models import (
 from ..queue import local_slots
 from ..store import load_jobs
 from ..usage import Usage
+from ..verification import Expected
+from ..waiting import OFF
 from .environment import compile_slots
 from .environments import check_version
 from .gate import Gate
@@ -69,6 +71,7 @@ class LocalBuilder(BaseBuilder):
             settings.title,
             settings.cache_dir,
             devices or NoDevices(),
+            settings.device_wait,
         )
         self._settings = settings
         self._environment = settings.environment
@@ -130,6 +133,7 @@ class LocalBuilder(BaseBuilder):
             if task := self._tasks.get(job_id):
                 # To wait for it must not be a way to end the task itself.
                 await asyncio.wait([task])
+            await self._verifications.ended(job_id)
         return self.jobs.get(job_id, job)
 
     @property
@@ -321,7 +325,10 @@ class LocalBuilder(BaseBuilder):
         if not self._accepting:
             return
         executable, version = self._usable(), self._watch.version
-        for job in self._queue.runnable(self._gate.held):
+        away = self._hold() if self._watch.first_look.is_set() else set()
+        for job_id in away:
+            self._gate.forget(job_id)
+        for job in self._queue.runnable(self._gate.held, away):
             installs = job.kind is JobKind.INSTALL_ESPHOME
             if executable is None and not installs:
                 continue
@@ -355,6 +362,7 @@ class LocalBuilder(BaseBuilder):
             phase=None,
             message=None,
         )
+        self._note_device(job)
         self._runs[job.job_id] = run = JobRun(self._settings.limits[job.kind])
         self._update(job)
         self._tasks[job.job_id] = asyncio.create_task(
@@ -368,6 +376,7 @@ class LocalBuilder(BaseBuilder):
         exit_code: int | None = None
         try:
             log = await self._logs.open(job_id, job.total_lines)
+            log.resume()
             if job.attempt > 1:
                 log.append(["[Home Assistant was restarted; this is the 2nd attempt]"])
             verdict, exit_code = await work(job, run, log)
@@ -382,22 +391,42 @@ class LocalBuilder(BaseBuilder):
         except Exception:
             _LOGGER.exception("Job %s failed unexpectedly", job_id)
             verdict = INTERNAL_ERROR
+        await self._end_run(job, verdict, exit_code, log)
+
+    async def _end_run(
+        self, job: Job, verdict: Verdict, exit_code: int | None, log: JobLog | None
+    ) -> None:
+        """Let go of what a run used, and let its job end, or wait for its device."""
+        job_id = job.job_id
+        again = self._waits_again(job, verdict)
         if log is not None:
+            if again:
+                log.append([f"[{OFF}]"])
             await log.close()
         await self._worker.tidy(job_id)
         del self._runs[job_id], self._tasks[job_id]
         if job.kind is JobKind.COMPILE:
             self._space.measure_soon()
-        self._finish(job_id, verdict, exit_code, log)
+        if again:
+            self._wait_again(job_id, log)
+        elif not self._verify(job_id, verdict, exit_code, log):
+            self._finish(job_id, verdict, exit_code, log)
 
     @override
     def _end(self, job: Job, cause: Cause) -> None:
         """End a job from outside: at once if it waits, else as soon as it can be."""
         if run := self._runs.get(job.job_id):
             run.stop(cause)
+        elif job.job_id in self._verifications:
+            self._verifications.cancel(job.job_id, cause)
         elif not job.status.ended:
             self._gate.forget(job.job_id)
             self._finish(job.job_id, stopped(cause))
+
+    @override
+    async def _expect(self, job: Job) -> Expected:
+        """Return what a device runs when an upload has worked; raise `OSError`."""
+        return await asyncio.to_thread(self._keeper.sent, job, dict(self.jobs))
 
     @override
     def _look_soon(self) -> None:

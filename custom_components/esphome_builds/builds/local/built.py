@@ -33,12 +33,16 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Firmware:
-    """A firmware file and what is known of it."""
+    """A firmware file and what is known of it.
+
+    `built_at` is what the firmware says of that, too (`build_time_str`).
+    """
 
     signature: Signature | None = None
     build_info: Signature | None = None
     version: str | None = None
     config_hash: str | None = None
+    built_at: str | None = None
 
 
 NO_STORAGE: Final = Storage()
@@ -89,6 +93,7 @@ def _read_firmware(
         build_info=build_info,
         version=_text(content.get("esphome_version")) or storage.version,
         config_hash=_hash(config_hash),
+        built_at=_text(content.get("build_time_str")),
     )
 
 

@@ -117,6 +117,7 @@ class FirmwareStore:
                         platform=storage.platform,
                         version=built.version or job.esphome_version,
                         config_hash=built.config_hash,
+                        built_at=built.built_at,
                     ),
                 )
             finally:
@@ -307,6 +308,7 @@ def _read(folder: Path) -> KeptFirmware:
         platform=_text_or_none(stored["platform"]),
         version=_text_or_none(stored["version"]),
         config_hash=_text_or_none(stored["config_hash"]),
+        built_at=_text_or_none(stored.get("built_at")),
     )
     if not (kept.job_ids and kept.files and is_configuration_name(kept.configuration)):
         raise ValueError("it is of nothing")

@@ -8,6 +8,8 @@ from pathlib import Path
 from ..builder import InvalidRequestError
 from ..kept import NoFirmwareError
 from ..models import Cause, Job
+from ..verification import Expected
+from .built import Firmware, look_at_firmware, read_storage
 from .firmware import FirmwareStore
 from .run import EndedEarlyError, failed
 
@@ -47,6 +49,20 @@ class Keeper:
         except NoFirmwareError as err:
             verdict = failed(Cause.PREREQUISITE_FAILED, str(err))
             raise EndedEarlyError(verdict) from err
+
+    def sent(self, job: Job, jobs: Mapping[str, Job]) -> Expected:
+        """Return what an upload has sent; blocking, raises `OSError`."""
+        if job.firmware_job_id is not None:
+            kept = self.store.find(job.firmware_job_id)
+            if kept is None:
+                return Expected()
+            return Expected(version=kept.version, built_at=kept.built_at)
+        path = self._data_dir / "storage" / f"{job.configuration}.json"
+        storage = read_storage(str(path), self._data_dir)
+        built = look_at_firmware(storage, Firmware())
+        before = jobs.get(job.depends_on or "")
+        version = built.version or (before and before.esphome_version)
+        return Expected(version=version or None, built_at=built.built_at)
 
     async def keep(self, job: Job, jobs: Mapping[str, Job]) -> None:
         """Keep what a job has built, to go back to; no reason for it to fail."""
