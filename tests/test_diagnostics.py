@@ -10,6 +10,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUser
 from pytest_homeassistant_custom_component.components.diagnostics import (
     get_diagnostics_for_config_entry,
+    get_diagnostics_for_device,
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
@@ -18,10 +19,13 @@ from custom_components.esphome_builds.builds.usage import Measured, Usage
 from custom_components.esphome_builds.const import CONF_COMPILE_LIMIT, DOMAIN
 from custom_components.esphome_builds.local import cache_dir
 from homeassistant.core import Context, HomeAssistant
+from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.setup import async_setup_component
 
 from .builds.local.test_firmware import Builds
 from .builds.stand_in import NOW
+from .clients import eventually
+from .esphome_device import MAC, EsphomeDevice
 from .fakes import FAKE_VERSION, write_configuration
 from .helpers import VERSION, async_act, async_until_state
 
@@ -225,3 +229,95 @@ async def test_what_was_found_measured_and_kept(
     assert firmware["job_id"] == job["job_id"]
     assert firmware["configuration"] == attic
     assert told["ccache"] is True
+
+
+def _own_device(
+    hass: HomeAssistant, entry: MockConfigEntry, *path: str
+) -> dr.DeviceEntry | None:
+    """Return the device of a builder, or of one of its configurations."""
+    identifier = "_".join((entry.entry_id, *path))
+    return dr.async_get(hass).async_get_device_by_identifier(
+        (DOMAIN, identifier), entry.entry_id
+    )
+
+
+async def test_what_is_told_of_a_builders_device(
+    hass: HomeAssistant, builder: MockConfigEntry, hass_client: ClientSessionGenerator
+) -> None:
+    """It is what is told of the builder."""
+    device = _own_device(hass, builder)
+    assert device is not None
+
+    told = await get_diagnostics_for_device(hass, hass_client, builder, device)
+
+    assert told == await _async_told(hass, hass_client, builder)
+
+
+async def test_what_is_told_of_a_configuration(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    hass_client: ClientSessionGenerator,
+    hass_admin_user: MockUser,
+) -> None:
+    """Its jobs with their causes and its entities, and nothing of others."""
+    (config_dir / "secrets.yaml").write_text("key: correct-horse-battery\n")
+    porch = write_configuration(
+        config_dir, "porch", "print ERROR Not so: correct-horse-battery", "exit 2"
+    )
+    context = Context(user_id=hass_admin_user.id)
+    jobs = await async_act(
+        hass, "compile", "kettle.yaml", porch, context=context, wait=True
+    )
+    await eventually(lambda: hass.states.get("sensor.porch_last_build") is not None)
+    device = _own_device(hass, builder, porch)
+    assert device is not None
+
+    told: Any = await get_diagnostics_for_device(hass, hass_client, builder, device)
+
+    assert told["builder"]["title"] == "esphome"
+    assert told["configuration"]["configuration"] == porch
+    (job,) = told["jobs"]
+    assert job["job_id"] == jobs[1]["job_id"]
+    assert job["cause"] == jobs[1]["cause"] is not None
+    assert job["requested_by"]["user_id"] == REDACTED
+    assert told["entities"]["last_build"] == {
+        "entity_id": "sensor.porch_last_build",
+        "disabled_by": None,
+        "state": "failed",
+    }
+    assert told["entities"]["compile"] == {
+        "entity_id": "button.porch_compile",
+        "disabled_by": "integration",
+        "state": None,
+    }
+    assert told["entities"]["updates_shown_by_esphome"] is False
+    assert told["firmware"] == []
+    assert told["firmware_size"] == 0
+    assert "correct-horse-battery" not in orjson.dumps(told).decode()
+    assert "kettle" not in orjson.dumps(told).decode()
+
+
+async def test_what_is_told_of_a_device_of_esphome(
+    hass: HomeAssistant, entry: MockConfigEntry, hass_client: ClientSessionGenerator
+) -> None:
+    """Its own page offers what the ESPHome integration says, so the builder tells."""
+    known = EsphomeDevice(hass, "kettle")
+    er.async_get(hass).async_get_or_create(
+        "update",
+        "esphome",
+        MAC.upper(),
+        config_entry=known.entry,
+        device_id=known.device.id,
+    )
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await eventually(lambda: hass.states.get("sensor.kettle_last_build") is not None)
+
+    told = await _async_told(hass, hass_client, entry)
+
+    assert _own_device(hass, entry, "kettle.yaml") is None
+    kettle = told["entities"]["kettle.yaml"]
+    assert kettle["updates_shown_by_esphome"] is True
+    assert kettle["firmware"]["disabled_by"] == "integration"
+    night_light = told["entities"]["night-light.yaml"]
+    assert night_light["updates_shown_by_esphome"] is False
