@@ -19,7 +19,10 @@ from custom_components.esphome_builds.const import (
     CONF_COMPILE_LIMIT,
     CONF_COMPILE_SLOTS,
     CONF_CONFIG_DIR,
+    CONF_DEVICE_WAIT,
+    CONF_ENTITIES,
     CONF_ESPHOME,
+    CONF_FAILURE_ISSUES,
     CONF_KIND,
     CONF_UPLOAD_LIMIT,
     DOMAIN,
@@ -431,13 +434,16 @@ async def test_options_take_effect(
 
     assert result["type"] is FlowResultType.CREATE_ENTRY
     assert builder.options == {
+        CONF_ENTITIES: True,
+        CONF_FAILURE_ISSUES: True,
+        CONF_DEVICE_WAIT: 24,
         CONF_COMPILE_SLOTS: 2,
         CONF_COMPILE_LIMIT: 180,
         CONF_COMPILE_IDLE_LIMIT: 45,
         CONF_UPLOAD_LIMIT: 30,
         CONF_BUILD_LIMIT: 20,
     }
-    assert all(type(value) is int for value in builder.options.values())
+    assert {type(value) for value in builder.options.values()} == {bool, int}
     await async_act(hass, "compile", "attic.yaml", "cellar.yaml")
     await async_until_state(hass, RUNNING, "2")
     go.touch()
@@ -449,6 +455,9 @@ async def test_slots_can_be_automatic_again(
 ) -> None:
     """A field that is left empty means what it means at first."""
     limits = {
+        CONF_ENTITIES: False,
+        CONF_FAILURE_ISSUES: False,
+        CONF_DEVICE_WAIT: 0,
         CONF_COMPILE_LIMIT: 60,
         CONF_COMPILE_IDLE_LIMIT: 10,
         CONF_UPLOAD_LIMIT: 5,

@@ -105,7 +105,7 @@ async def test_server_without_login(hass: HomeAssistant, server: FakeServer) -> 
     assert done["result"].unique_id == server.url
     await hass.async_block_till_done()
     assert done["result"].state is ConfigEntryState.LOADED
-    assert not done["result"].supports_options
+    assert done["result"].supports_options
 
 
 async def test_server_with_login(hass: HomeAssistant, locked: FakeServer) -> None:

@@ -1,7 +1,7 @@
 """The entities of the configurations: they come, move, and go with them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 import re
 from typing import Final
 
@@ -55,7 +55,7 @@ class ConfigurationEntities:
     def async_start(self) -> Callable[[], None]:
         """Follow the configurations until the result is called."""
         if not self._wanted:
-            self._async_clean_up()
+            self._async_clean_up(())
             return _nothing
         return async_dispatcher_connect(self._hass, SIGNAL_EVENT, self._async_on_event)
 
@@ -78,25 +78,40 @@ class ConfigurationEntities:
     def _async_sync(self) -> None:
         """Let the entities be those of the configurations there are now."""
         self._due = False
-        now = dict(self._coordinator.builder.configurations)
-        before, self._known = self._known, now
+        there = self._coordinator.builder.configurations
+        before = self._known
+        now = {
+            name: configuration
+            for name, configuration in there.items()
+            if name in before or self._async_is_device(configuration)
+        }
+        self._known = now
         gone = {name: before[name] for name in before.keys() - now.keys()}
-        new = {name: now[name] for name in now if name not in before}
+        new = {name: now[name] for name in now.keys() - before.keys()}
         for old_name, new_name in _renamed(gone, new):
             self._async_rename(old_name, new_name)
-            before[new_name] = gone.pop(old_name)
-            del new[new_name]
+            del gone[old_name], new[new_name]
         for name in gone:
             self._async_remove(name)
-        for name, configuration in now.items():
-            if name in before and _place(before[name]) != _place(configuration):
-                self._async_move(configuration)
-        self._async_add(new.values())
+        for name in now.keys() & before.keys():
+            if _place(before[name]) != _place(now[name]):
+                self._async_move(now[name])
+        self._async_add(new[name] for name in sorted(new))
         is_ready = self._coordinator.builder.info.state is BuilderState.READY
         if is_ready and not self._was_ready:
             # Only now is it certain which configurations there are.
-            self._async_clean_up()
+            self._async_clean_up(there)
         self._was_ready = is_ready
+
+    @callback
+    def _async_is_device(self, configuration: Configuration) -> bool:
+        """Return whether a file describes a device, and is no part of others.
+
+        One that cannot be read now does if it did before.
+        """
+        return configuration.name is not None or bool(
+            self._async_entries(configuration.configuration)
+        )
 
     @callback
     def _async_add(self, configurations: Iterable[Configuration]) -> None:
@@ -182,9 +197,8 @@ class ConfigurationEntities:
         return {key: entry for key, entry in found.items() if entry is not None}
 
     @callback
-    def _async_clean_up(self) -> None:
-        """Remove what an earlier run left of configurations that are gone."""
-        wanted = self._known if self._wanted else {}
+    def _async_clean_up(self, wanted: Container[str]) -> None:
+        """Remove what an earlier run left of other configurations than these."""
         prefix = f"{self._entry.entry_id}_"
         entities = er.async_get(self._hass)
         for entry in er.async_entries_for_config_entry(entities, self._entry.entry_id):
