@@ -262,7 +262,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(orjson.loads(data)["jobs"]))
         write(path, data)
 
-    monkeypatch.setattr(store_module, "_replace", _write)
+    monkeypatch.setattr(store_module, "replace_file", _write)
     return counts
 
 

@@ -1288,7 +1288,7 @@ class TestUnavailable:
             write(path, data)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store_module, "_replace", _full)
+            patch.setattr(store_module, "replace_file", _full)
             job = await tenant.run("compile", "a.yaml")
 
         assert (job.status, job.cause) == (JobStatus.FAILED, Cause.DISK_FULL)

@@ -18,7 +18,7 @@ from ..builder import (
     NotAllowedError,
     Submission,
 )
-from ..devices import Devices, NoDevices
+from ..devices import Device, Devices, NoDevices
 from ..diagnosis import INTERNAL_ERROR, Verdict, stopped
 from ..findings import Finding, Severity
 from ..kept import KeptFirmware
@@ -28,6 +28,7 @@ from ..models import (
     BuilderKind,
     BuilderState,
     Cause,
+    Configuration,
     Job,
     JobKind,
     JobStatus,
@@ -93,6 +94,7 @@ class LocalBuilder(BaseBuilder):
             update=self._update,
             store=self._store,
             compiles=lambda: self._queue.compiles,
+            known_host=self._known_host,
         )
         self._space = Space(settings, self._all_jobs, self._busy, self._publish)
         self._runs: dict[str, JobRun] = {}
@@ -288,6 +290,7 @@ class LocalBuilder(BaseBuilder):
         if self._installer is not None:
             self._installer.environments.load()
         self._keeper.store.load()
+        self._watch.changes.load()
         jobs = [self._counted(job) if job.job_id in cut_off else job for job in jobs]
         return jobs, settings.compile_slots or compile_slots()
 
@@ -452,6 +455,29 @@ class LocalBuilder(BaseBuilder):
             )
             self._update(waiting)
         self._publish()
+
+    @override
+    def _with_device(
+        self, configuration: Configuration, device: Device, version: str | None
+    ) -> Configuration:
+        """Return a configuration with what is known of its device."""
+        found = super()._with_device(configuration, device, version)
+        if configuration.error is not None:
+            return found
+        name = configuration.configuration
+        pending = self._watch.changes.pending(name, device.built_at)
+        return replace(found, pending_changes=pending)
+
+    def _known_host(self, name: str) -> str | None:
+        """Return the network name of a device, and where it is, if that is known.
+
+        The name is what ESPHome looks for unless `use_address` says otherwise.
+        """
+        configuration = self._configurations.get(name)
+        device = configuration and self._device_of(configuration)
+        if not configuration or not device or device.address is None:
+            return None
+        return f"{configuration.name}.local={device.address}"
 
     def _busy(self) -> Collection[str]:
         return self._queue.busy

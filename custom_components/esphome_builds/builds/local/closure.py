@@ -198,7 +198,7 @@ class Closure:
         if state is None:
             self._put(b"missing")
             return None
-        if not is_file(state) or state[1] > MAX_BYTES:
+        if not is_file(state):
             raise UnknownError
         real = os.path.realpath(path)
         if (number := self._included.get(real)) is not None:

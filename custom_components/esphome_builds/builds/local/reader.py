@@ -8,7 +8,7 @@ import stat
 import time
 from typing import Final
 
-from .files import read, signature
+from .files import MAX_BYTES, read, signature
 from .references import Content, content, included
 from .yaml_tree import Mapping, Node, Sequence, YamlError, parse
 
@@ -64,6 +64,8 @@ class _Contents[T]:
         except OSError as err:
             raise UnreadableError from err
         now = (*of_data, stat.S_IFREG)
+        if len(data) > MAX_BYTES:
+            return None, now
         try:
             return self._understand(data), now
         except UnicodeDecodeError, YamlError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..models import BuilderState, Configuration
+from .changes import Changes
 from .configurations import ConfigurationFolder
 from .environment import (
     EsphomeAwaitedError,
@@ -54,6 +55,7 @@ class Watch:
         is none, `on_missing` is called with it.
         """
         self.configurations: Mapping[str, Configuration] = {}
+        self.changes = Changes(settings)
         self.executable: Path | None = None
         self.first_look = asyncio.Event()
         self.folder = ConfigurationFolder(
@@ -113,8 +115,14 @@ class Watch:
     async def look(self) -> None:
         """Look at the folder now."""
         async with self._looking:
-            self.configurations = await asyncio.to_thread(self.folder.scan)
+            self.configurations = await asyncio.to_thread(self._scan)
         self._on_change()
+
+    def _scan(self) -> Mapping[str, Configuration]:
+        """Look what there is, and what it is made of; blocking."""
+        found = self.folder.scan()
+        self.changes.look(found)
+        return found
 
     async def confirm(self, executable: Path) -> str:
         """Return the version of an executable that may have been replaced just now.

@@ -59,9 +59,11 @@ class Worker:
         update: Callable[[Job], None],
         store: JobStore,
         compiles: Callable[[], int],
+        known_host: Callable[[str], str | None],
     ) -> None:
-        """Say where jobs are kept, and how many compiles run side by side."""
+        """Say where jobs are kept, how many compiles run, and where a device is."""
         self._compiles = compiles
+        self._known_host = known_host
         self._jobs = jobs
         self._store = store
         self._update = update
@@ -105,6 +107,7 @@ class Worker:
     async def tidy(self, job_id: str) -> None:
         """Let go of what an ended job used: of its ESPHome, if nobody needs it."""
         self._sources.forget(job_id)
+        self._watch.changes.forget(job_id)
         used = self.executables.pop(job_id, None)
         installer = self._installer
         if installer is not None and (used is None or not installer.uses(used)):
@@ -119,6 +122,8 @@ class Worker:
             end = await self._run_esphome(job, run, log, environment)
         if end[0].status is JobStatus.COMPLETED:
             await self._keeper.keep(self._job(job), self._jobs())
+            watch = self._watch
+            await asyncio.to_thread(watch.changes.record, job, watch.configurations)
         return end
 
     async def _run_esphome(
@@ -132,7 +137,10 @@ class Worker:
         # From here on a restart knows of this attempt.
         await self._store.flush()
         command = Command(
-            argv=(str(executable), *arguments(job, firmware)),
+            argv=(
+                str(executable),
+                *arguments(job, firmware, self._known_host(job.configuration)),
+            ),
             cwd=self._settings.config_dir,
             environment=environment,
             token=job.job_id,
@@ -146,6 +154,8 @@ class Worker:
         Blocking. Raises `EndedEarlyError`.
         """
         self._sources.note(job)
+        if job.kind is JobKind.COMPILE:
+            self._watch.changes.begin(job)
         firmware = self._keeper.to_send(job)
         return Redactor.load(self._settings.config_dir), firmware
 
