@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from custom_components.esphome_builds.builds.devices import Devices
 from custom_components.esphome_builds.builds.local.builder import LocalBuilder
 from custom_components.esphome_builds.builds.local.settings import LocalSettings
 
@@ -50,9 +51,13 @@ class House:
 
     @asynccontextmanager
     async def started(
-        self, settings: LocalSettings | None = None, *, ready: bool = True
+        self,
+        settings: LocalSettings | None = None,
+        *,
+        ready: bool = True,
+        devices: Devices | None = None,
     ) -> AsyncGenerator[Tenant]:
         """Run a builder, and wait until it takes jobs."""
-        builder = LocalBuilder(settings or self.settings)
+        builder = LocalBuilder(settings or self.settings, devices)
         async with started(builder, ready=ready) as tenant:
             yield tenant

@@ -45,7 +45,7 @@ class Builds:
         self.data_dir = folder / "data"
         self.folder = folder / "firmware"
         self.store = FirmwareStore(self.folder)
-        (self.data_dir / "storage").mkdir(parents=True)
+        (self.data_dir / "storage").mkdir(parents=True, exist_ok=True)
         self._jobs = 0
 
     def build(
