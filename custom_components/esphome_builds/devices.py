@@ -13,10 +13,11 @@ from homeassistant.config_entries import (
     ConfigEntryChange,
     ConfigEntryState,
 )
-from homeassistant.const import Platform
+from homeassistant.const import CONF_HOST, Platform
 from homeassistant.core import Event, HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
+from homeassistant.util.network import is_ip_address
 
 from .builds.devices import Device
 from .const import DOMAIN
@@ -179,6 +180,7 @@ class EsphomeDevices:
             return None
         known = Device(
             device_id=device.id,
+            address=_address(entry.data.get(CONF_HOST)),
             version=_version(device.sw_version),
             connections=self._connections.get(entry.entry_id, 0),
         )
@@ -264,6 +266,11 @@ def _runtime(entry: ConfigEntry) -> RuntimeEntryData | None:
     if entry.state is not ConfigEntryState.LOADED:
         return None
     return getattr(entry, "runtime_data", None)
+
+
+def _address(host: str | None) -> str | None:
+    """Return where a device is, if that is an address and no name to be looked up."""
+    return host if host and is_ip_address(host) else None
 
 
 def _shared_name(name: str, entry: ConfigEntry) -> str | None:

@@ -15,10 +15,12 @@ class Device:
     `version` is that of the ESPHome it runs. `built_at` is when its firmware was built,
     in the words of the build itself (`build_time_str` of `build_info.json`), so it
     tells one build from another. `connections` is how often it has connected up to now:
-    where that is another number, it was away meanwhile.
+    where that is another number, it was away meanwhile. `address` is an IP address that
+    it was reached at.
     """
 
     device_id: str
+    address: str | None = None
     online: bool | None = None
     sleeps: bool = False
     version: str | None = None

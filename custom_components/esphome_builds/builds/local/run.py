@@ -23,15 +23,20 @@ _COMMANDS: Final = {
 }
 
 
-def arguments(job: Job, firmware: Path | None = None) -> list[str]:
+def arguments(
+    job: Job, firmware: Path | None = None, known_address: str | None = None
+) -> list[str]:
     """Return what ESPHome is called with for a job, in the configurations' folder.
 
-    An upload sends the given firmware, without one what was built last.
+    An upload sends the given firmware, without one what was built last. It is
+    sent to the known address, and if nobody is there to where the name leads.
     """
     # As a dashboard, ESPHome prints the progress of an upload, and colors, into a pipe.
     result = ["--dashboard", _COMMANDS[job.kind], job.configuration]
     if job.kind is JobKind.UPLOAD:
-        result += ["--device", job.address or "OTA"]
+        places = (job.address,) if job.address else (known_address, "OTA")
+        for place in filter(None, places):
+            result += ["--device", place]
     if firmware is not None:
         result += ["--file", str(firmware)]
     return result
