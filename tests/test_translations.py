@@ -5,6 +5,7 @@ these files of a custom integration.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
@@ -31,14 +32,35 @@ CORE_ABORTS: Final = {
 }
 """Reasons that Home Assistant's own helpers of a config flow give."""
 
+LANGUAGES: Final = ("de", "es", "fr", "it", "nl")
+
+SAME: Final[dict[str, set[str]]] = {
+    "de": {"Builds", "Build", "Firmware", "Status", "Version"},
+    "es": {"Builders", "Firmware"},
+    "fr": {
+        "Builders",
+        "Cause",
+        "Configuration",
+        "Configurations",
+        "Message",
+        "Version",
+    },
+    "it": {"Firmware", "Password"},
+    "nl": {"Build", "Builders", "Builds", "Firmware", "Status"},
+}
+"""What is the same in English and in another language."""
+
+NAMES: Final = {"Builder", "ESPHome", "ccache", "{name}"}
+"""What is the same in all languages."""
+
 ENTITY_PLATFORMS: Final = ("binary_sensor", "button", "event", "sensor", "update")
 
 
 @cache
-def _translations() -> dict[str, Any]:
-    """Return the English texts."""
+def _translations(language: str = "en") -> dict[str, Any]:
+    """Return the texts in a language."""
     texts: dict[str, Any] = json.loads(
-        (INTEGRATION / "translations" / "en.json").read_bytes()
+        (INTEGRATION / "translations" / f"{language}.json").read_bytes()
     )
     return texts
 
@@ -51,12 +73,17 @@ def _icons() -> dict[str, Any]:
 
 
 @cache
+def _described(what: str = "services") -> dict[str, Any]:
+    """Return the descriptions of the actions, triggers or conditions."""
+    described: dict[str, Any] = yaml.safe_load(
+        (INTEGRATION / f"{what}.yaml").read_bytes()
+    )
+    return {key: value for key, value in described.items() if key[0] != "."}
+
+
 def _services() -> dict[str, Any]:
     """Return the descriptions of the actions."""
-    services: dict[str, Any] = yaml.safe_load(
-        (INTEGRATION / "services.yaml").read_bytes()
-    )
-    return services
+    return _described()
 
 
 def _fields(service: dict[str, Any]) -> dict[str, Any]:
@@ -167,10 +194,25 @@ def test_service_fields_have_texts() -> None:
             assert set(texts[field]) == {"name", "description"}
 
 
+@pytest.mark.parametrize("what", ["triggers", "conditions"])
+def test_triggers_and_conditions_have_texts(what: str) -> None:
+    """Each has a name, an icon, and a text for each of its fields."""
+    texts, icons = _translations()[what], _icons()[what]
+
+    assert set(_described(what)) == set(texts) == set(icons)
+    for name, described in _described(what).items():
+        assert texts[name]["name"]
+        assert texts[name]["description"]
+        fields = texts[name].get("fields", {})
+        assert set(_fields(described)) == set(fields)
+        assert all(field["name"] and field["description"] for field in fields.values())
+
+
 def test_selectors_have_texts() -> None:
     """Each option of a selector has a text."""
+    described = _services() | _described("triggers") | _described("conditions")
     used = {}
-    for service in _services().values():
+    for service in described.values():
         for field in _fields(service).values():
             select = field["selector"].get("select") or {}
             if key := select.get("translation_key"):
@@ -290,9 +332,49 @@ def test_issues_are_used() -> None:
     assert issues - failed <= _all_strings()
 
 
-def test_texts_are_clean() -> None:
-    """Texts obey hassfest: no space around them, no address and no quoted name."""
-    for path, text in _leaves(_translations()):
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_texts_are_clean(language: str) -> None:
+    """Texts obey hassfest: no space around them, no address and no quoted name.
+
+    An apostrophe before a brace would quote it (ICU's MessageFormat).
+    """
+    for path, text in _leaves(_translations(language)):
         assert text == text.strip() != "", path
         assert "://" not in text, f"{path}: an address has to be a placeholder"
-        assert not re.search(r"'\{\w+\}'", text), f"{path}: no quotes around it"
+        assert "'{" not in text, f"{path}: no quotes around it"
+
+
+def test_all_languages_are_looked_at() -> None:
+    """No language is there that nobody compares."""
+    files = (INTEGRATION / "translations").iterdir()
+
+    assert {path.name for path in files} == {
+        f"{language}.json" for language in ("en", *LANGUAGES)
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_languages_are_complete(language: str) -> None:
+    """Each text is there, in the same order, with what is filled in and marked."""
+    english = list(_leaves(_translations()))
+    texts = list(_leaves(_translations(language)))
+
+    assert [path for path, _ in texts] == [path for path, _ in english]
+    for (path, before), (_, text) in zip(english, texts, strict=True):
+        for parts in (r"\{\w+\}", r"`[^`]*`", r"\n\n"):
+            expected = Counter(re.findall(parts, before))
+            assert Counter(re.findall(parts, text)) == expected, path
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_is_left_in_english(language: str) -> None:
+    """What is the same in two languages is so on purpose."""
+    same = {
+        text
+        for (_, text), (_, before) in zip(
+            _leaves(_translations(language)), _leaves(_translations()), strict=True
+        )
+        if text == before
+    }
+
+    assert same == SAME[language] | NAMES
