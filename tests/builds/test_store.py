@@ -256,7 +256,7 @@ async def test_changes_are_written_without_being_asked(path: Path) -> None:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the jobs in each file that is written."""
     counts: list[int] = []
-    write = store_module._replace
+    write = store_module.replace_file
 
     def _write(path: Path, data: bytes) -> None:
         counts.append(len(orjson.loads(data)["jobs"]))

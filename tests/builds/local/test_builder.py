@@ -1281,7 +1281,7 @@ class TestUnavailable:
         """A job whose start cannot be noted does not start."""
         house.write("a", "mark started")
         new = house.settings.cache_dir / "jobs.json.new"
-        write = store_module._replace
+        write = store_module.replace_file
 
         def _full(path: Path, data: bytes) -> None:
             new.symlink_to("/dev/full")
