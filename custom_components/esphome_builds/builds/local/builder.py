@@ -462,8 +462,6 @@ class LocalBuilder(BaseBuilder):
     ) -> Configuration:
         """Return a configuration with what is known of its device."""
         found = super()._with_device(configuration, device, version)
-        if configuration.error is not None:
-            return found
         name = configuration.configuration
         pending = self._watch.changes.pending(name, device.built_at)
         return replace(found, pending_changes=pending)
