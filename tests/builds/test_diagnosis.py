@@ -480,3 +480,34 @@ def test_memory() -> None:
         assert tracemalloc.get_traced_memory()[0] < 64 * 1024
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("lines", "unreached"),
+    [
+        (("ERROR Upload failed after 3 attempts: connecting to x failed: no",), True),
+        (("ERROR All specified devices ['OTA'] could not be resolved. Is it?",), True),
+        (("ERROR OTA upload to 10.0.0.5 port 80 failed: no route",), True),
+        # One attempt had a connection.
+        (
+            (
+                "INFO Connecting to 10.0.0.5 port 3232...",
+                "INFO Connected to 10.0.0.5",
+                "ERROR Upload failed after 3 attempts: connecting to x failed: no",
+            ),
+            False,
+        ),
+        (
+            (
+                "Uploading: [===      ] 30% ",
+                "ERROR OTA upload to 10.0.0.5 port 80 failed: reset",
+            ),
+            False,
+        ),
+        (("ERROR Authentication invalid",), False),
+    ],
+)
+def test_unreached(lines: tuple[str, ...], unreached: bool) -> None:
+    """Whether a device may have got something of an upload is known."""
+    verdict = diagnose(*lines, kind=JobKind.UPLOAD)
+    assert verdict.unreached is unreached

@@ -803,3 +803,45 @@ def test_what_runs_elsewhere_is_not_cut_off() -> None:
     ]
     assert restored(jobs, NOW, {"1", "2", "3"}) == jobs
     assert restored(jobs, NOW, {"1"})[1].status is JobStatus.INTERRUPTED
+
+
+def test_jobs_that_are_away() -> None:
+    """Nothing waits for an upload whose device is off; one that runs comes first."""
+    queue = JobQueue("entry", {Lane.UPLOAD: 1}, ())
+    away, build, later = (
+        make_job("1", kind=JobKind.UPLOAD),
+        make_job("2"),
+        make_job("3", kind=JobKind.VALIDATE),
+    )
+    for job in (away, build, later):
+        queue.put(job)
+    assert queue.runnable() == [away]
+    assert queue.runnable(away={"1"}) == [build]
+    assert queue.runnable(held={"1"}) == []
+    assert queue.latest("kitchen.yaml") == ("1", None)
+
+    queue.put(replace(build, status=JobStatus.RUNNING))
+    # The device is back, but what would be sent to it is being built.
+    assert queue.runnable() == []
+    assert queue.latest("kitchen.yaml") == ("2", None)
+
+
+def test_no_slot_for_a_wait() -> None:
+    """An upload that only waits for its device to come back takes no slot."""
+    sent = make_job(
+        "1", kind=JobKind.UPLOAD, status=JobStatus.RUNNING, phase=Phase.VERIFYING
+    )
+    same = make_job("2", kind=JobKind.UPLOAD)
+    other = make_job("3", kind=JobKind.UPLOAD, configuration="other.yaml")
+    queue = JobQueue("entry", {Lane.UPLOAD: 1}, (sent, same, other))
+    assert queue.runnable() == [other]
+    queue.put(replace(sent, phase=Phase.UPLOADING))
+    assert queue.runnable() == []
+
+
+def test_verification_goes_on() -> None:
+    """What was sent before the restart was not cut off by it."""
+    sent = make_job(
+        "1", kind=JobKind.UPLOAD, status=JobStatus.RUNNING, phase=Phase.VERIFYING
+    )
+    assert after_restart(sent) == [sent]

@@ -18,6 +18,7 @@ from custom_components.esphome_builds.builds.device_builder.builder import (
     DeviceBuilder,
     DeviceBuilderSettings,
 )
+from custom_components.esphome_builds.builds.devices import Devices
 
 from ..builds.tenant import Tenant as AnyTenant, started
 from .peer import Peer, Watcher, servers
@@ -64,7 +65,11 @@ def connect(tmp_path: Path, session: ClientSession) -> Connect:
 
     @asynccontextmanager
     async def _connect(
-        url: str, *, ready: bool = True, **settings: object
+        url: str,
+        *,
+        ready: bool = True,
+        devices: Devices | None = None,
+        **settings: object,
     ) -> AsyncGenerator[Tenant]:
         fields: dict[str, Any] = {
             "entry_id": "entry",
@@ -72,7 +77,8 @@ def connect(tmp_path: Path, session: ClientSession) -> Connect:
             "url": url,
             "cache_dir": tmp_path / f"cache{next(numbers)}",
         }
-        builder = DeviceBuilder(DeviceBuilderSettings(**(fields | settings)), session)
+        known = DeviceBuilderSettings(**(fields | settings))
+        builder = DeviceBuilder(known, session, devices=devices)
         async with started(builder, ready=ready) as tenant:
             yield tenant
 

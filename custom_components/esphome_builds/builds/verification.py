@@ -58,6 +58,11 @@ def shortcoming(
             "The firmware was sent, but the device has not come back within "
             f"{VERIFY_SECONDS / 60:g} minutes."
         )
+    if device.version is None and expected.version is not None:
+        return (
+            "The firmware was sent and the device came back, but it does not say "
+            "which ESPHome it runs."
+        )
     if not _is_version(device, expected):
         return (
             "The firmware was sent, but the device came back with ESPHome "

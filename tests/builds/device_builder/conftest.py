@@ -12,6 +12,10 @@ from custom_components.esphome_builds.builds.device_builder.builder import (
     DeviceBuilder,
     DeviceBuilderSettings,
 )
+from custom_components.esphome_builds.builds.devices import (
+    DEVICE_WAIT_SECONDS,
+    Devices,
+)
 
 from ..tenant import Tenant as AnyTenant, started
 from .fake_server import FakeServer
@@ -53,7 +57,11 @@ def connect(tmp_path: Path, session: ClientSession, server: FakeServer) -> Conne
 
     @asynccontextmanager
     async def _connect(
-        *, ready: bool = True, on_invalid_auth: Callable[[], None] | None = None
+        *,
+        ready: bool = True,
+        on_invalid_auth: Callable[[], None] | None = None,
+        devices: Devices | None = None,
+        device_wait: float = DEVICE_WAIT_SECONDS,
     ) -> AsyncGenerator[Tenant]:
         settings = DeviceBuilderSettings(
             entry_id="entry",
@@ -62,8 +70,9 @@ def connect(tmp_path: Path, session: ClientSession, server: FakeServer) -> Conne
             cache_dir=tmp_path / "cache",
             username="user",
             password="hunter2",
+            device_wait=device_wait,
         )
-        builder = DeviceBuilder(settings, session, on_invalid_auth)
+        builder = DeviceBuilder(settings, session, on_invalid_auth, devices)
         async with started(builder, ready=ready) as tenant:
             yield tenant
 

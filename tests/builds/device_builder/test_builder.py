@@ -279,9 +279,9 @@ class TestMirror:
             assert job.message == "The build server attic was lost during the build."
 
     async def test_deferred(self, server: FakeServer, connect: Connect) -> None:
-        """An install for a device that is offline says what will become of it."""
+        """Where nobody waits for a device, it is told what will become of it."""
         takes(server, "install", is_deferred_install=True)
-        async with connect() as tenant:
+        async with connect(device_wait=0.0) as tenant:
             build, upload = await tenant.submit("install", NAME)
             await until(lambda: server.count("firmware/install"))
             done = ended("install-1", is_deferred_install=True)

@@ -433,8 +433,9 @@ class DeviceBuilder(BaseBuilder):
     def _on_down(self, error: DeviceBuilderError) -> None:
         """Tell that the server cannot be used, and why."""
         self._problem = f"ESPHome Device Builder cannot be used: {error}"
-        self._publish()
         self._first_try.set()
+        self._pump()
+        self._publish()
         if isinstance(error, InvalidAuthError) and not self._refused:
             self._refused = True
             if self._on_invalid_auth is not None:
@@ -914,7 +915,10 @@ class DeviceBuilder(BaseBuilder):
     @override
     def _could_start(self, job: Job) -> bool:
         """Return whether all that an upload may lack is its device."""
-        return super()._could_start(job) and not self._is_under_way(job.job_id)
+        known = job.configuration in self._found or self._ties.armed(job.job_id)
+        return (
+            known and super()._could_start(job) and not self._is_under_way(job.job_id)
+        )
 
     @override
     def _is_off(self, job: Job) -> bool:
@@ -932,7 +936,7 @@ class DeviceBuilder(BaseBuilder):
         """End an upload that has waited for its device for too long."""
         if not self._ties.armed(job.job_id):
             super()._give_up(job)
-        elif job.job_id not in self._disarming:
+        elif self._first_try.is_set():
             self._disarming.add(job.job_id)
             self._spawn(self._disarm(job, self._waiting.gave_up()))
 

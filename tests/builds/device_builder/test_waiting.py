@@ -1,0 +1,424 @@
+"""Uploads by a server to devices that are off, or have to come back."""
+
+from typing import Any
+
+import pytest
+
+from custom_components.esphome_builds.builds import verification as verification_module
+from custom_components.esphome_builds.builds.builder import BuilderUnavailableError
+from custom_components.esphome_builds.builds.models import (
+    Cause,
+    Job,
+    JobStatus,
+    Phase,
+)
+from custom_components.esphome_builds.builds.waiting import OFF
+
+from ..fake_devices import FakeDevices
+from .conftest import Connect, Tenant
+from .fake_server import CommandRefusedError, FakeServer, ended, server_job
+from .test_builder import NAME, _accept, takes, told, until
+
+_Q, _R, _C = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED
+
+CLEAR = "firmware/clear_queued_update"
+MISSED = [
+    "ERROR Upload failed after 3 attempts: connecting to 10.0.0.5 failed: timeout\n"
+]
+SOON = "2099-01-01T00:00:00+00:00"
+
+
+@pytest.fixture(autouse=True)
+def disarms(server: FakeServer) -> None:
+    """Let the server know the command."""
+    server.handlers[CLEAR] = _accept
+
+
+async def waiting(tenant: Tenant, job: Job) -> Job:
+    """Wait until a job waits for its device; return it."""
+    await tenant.until(lambda: tenant.job(job).message == OFF)
+    job = tenant.job(job)
+    assert (job.status, job.phase, job.started_at) == (_Q, Phase.WAITING, None)
+    return job
+
+
+async def deferred(tenant: Tenant, server: FakeServer) -> tuple[Job, Job]:
+    """Let the server put an install off; return the jobs."""
+    takes(server, "install", is_deferred_install=True)
+    build, upload = await tenant.submit("install", NAME)
+    await until(lambda: server.count("firmware/install"))
+    server.jobs[:] = [ended("install-1", is_deferred_install=True)]
+    await told(tenant, server, "job_completed", server.jobs[0])
+    (build,) = await tenant.ended(build)
+    assert build.status is _C
+    return build, await waiting(tenant, upload)
+
+
+def theirs(job_id: str = "up", status: str = "queued", **fields: object) -> Any:  # noqa: ANN401 - any job
+    """Return an upload of the server."""
+    over = status not in ("queued", "running")
+    job = ended(job_id, status) if over else server_job(job_id, status=status)
+    job |= {"created_at": SOON, "job_type": "upload", "port": "OTA"}
+    if status == "running":
+        job["started_at"] = SOON
+    return job | fields
+
+
+class TestDeferred:
+    """An upload that the server begins when the device is back."""
+
+    async def test_begun(self, server: FakeServer, connect: Connect) -> None:
+        """It is the job that waits here, and no other."""
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+            server.output["up"] = ["INFO Successfully uploaded program.\n"]
+            server.jobs.append(theirs())
+            await told(tenant, server, "job_queued", theirs())
+            assert tenant.job(upload).message is None
+            await told(tenant, server, "job_started", theirs(status="running"))
+            assert tenant.job(upload).status is _R
+            server.jobs[-1] = theirs(status="completed")
+            await told(tenant, server, "job_completed", server.jobs[-1])
+            (upload,) = await tenant.ended(upload)
+
+            assert upload.status is _C
+            assert tenant.statuses(upload) == [_Q, _R, _C]
+            assert len(tenant.builder.jobs) == 2
+            assert not server.count("firmware/upload")
+            assert not server.count(CLEAR)
+            lines = await tenant.lines(upload)
+            assert lines == ["INFO Successfully uploaded program."]
+
+    async def test_converted(self, server: FakeServer, connect: Connect) -> None:
+        """A device that went off during the compile is waited for, too."""
+        takes(server, "install")
+        async with connect() as tenant:
+            _, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install"))
+            held = theirs("held", depends_on="install-1")
+            await told(tenant, server, "job_queued", held)
+            assert tenant.job(upload).message is None
+            off = theirs(
+                "held",
+                "cancelled",
+                started_at=None,
+                depends_on="install-1",
+                error="device is offline; update queued for when it reconnects",
+            )
+            done = ended("install-1", is_deferred_install=True)
+            server.jobs[:] = [done, off]
+            await told(tenant, server, "job_completed", done)
+            await told(tenant, server, "job_cancelled", off)
+            await waiting(tenant, upload)
+            # The same is told once more with the next connection.
+            await server.connection.ws.close()
+            await until(lambda: len(server.connections) > 1)
+            await tenant.until(lambda: tenant.builder.info.state == "ready")
+            await waiting(tenant, upload)
+
+            await told(tenant, server, "job_started", theirs(status="running"))
+            assert tenant.job(upload).status is _R
+            assert len(tenant.builder.jobs) == 2
+
+    async def test_failed_there(self, server: FakeServer, connect: Connect) -> None:
+        """An upload that failed, and that the server will repeat, waits for that."""
+        takes(server, "upload")
+        async with connect() as tenant:
+            (upload,) = await tenant.submit("upload", NAME)
+            await until(lambda: server.count("firmware/upload"))
+            await told(tenant, server, "job_started", theirs("upload-1", "running"))
+            server.output["upload-1"] = MISSED
+            failed = theirs("upload-1", "failed", exit_code=1, is_deferred_install=True)
+            server.jobs[:] = [failed]
+            await told(tenant, server, "job_failed", failed)
+            await waiting(tenant, upload)
+            assert tenant.statuses(upload) == [_Q, _R, _Q]
+
+            server.output["up"] = ["INFO Successfully uploaded program.\n"]
+            server.jobs.append(theirs(status="completed"))
+            await told(tenant, server, "job_started", theirs(status="running"))
+            await told(tenant, server, "job_completed", theirs(status="completed"))
+            (upload,) = await tenant.ended(upload)
+            assert upload.status is _C
+            assert await tenant.lines(upload) == [
+                MISSED[0].rstrip(),
+                "INFO Successfully uploaded program.",
+            ]
+
+    async def test_restart(self, server: FakeServer, connect: Connect) -> None:
+        """What the server began meanwhile is found, and it is still the same job."""
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+        async with connect() as tenant:
+            await waiting(tenant, upload)
+        server.jobs.append(theirs(status="completed"))
+        server.output["up"] = ["INFO Successfully uploaded program.\n"]
+        async with connect() as tenant:
+            (upload,) = await tenant.ended(upload)
+            assert upload.status is _C
+            assert len(tenant.builder.jobs) == 2
+
+    async def test_cancel(self, server: FakeServer, connect: Connect) -> None:
+        """A cancel reaches the server, so that nothing is flashed by surprise."""
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+            job = await tenant.builder.cancel(upload.job_id)
+        assert (job.status, job.cause) == (
+            JobStatus.CANCELLED,
+            Cause.CANCELLED_BY_USER,
+        )
+        assert job.message == "The job was canceled."
+        assert (CLEAR, {"configuration": NAME}) in server.asked
+
+    async def test_cancel_too_late(self, server: FakeServer, connect: Connect) -> None:
+        """What the server has just begun is canceled as any other."""
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+
+            async def _cancel(*_: object) -> object:
+                await server.connection.tell("job_cancelled", theirs("up", "cancelled"))
+                return {}
+
+            server.handlers["firmware/cancel"] = _cancel
+            server.jobs.append(theirs())
+            job = await tenant.builder.cancel(upload.job_id)
+        assert (job.status, job.cause) == (
+            JobStatus.CANCELLED,
+            Cause.CANCELLED_BY_USER,
+        )
+        assert ("firmware/cancel", {"job_id": "up"}) in server.asked
+
+    async def test_cannot_cancel(self, server: FakeServer, connect: Connect) -> None:
+        """Where the server does not do it, that is said."""
+
+        async def _refuse(*_: object) -> object:
+            raise CommandRefusedError("unknown_command", "Unknown.")
+
+        server.handlers[CLEAR] = _refuse
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+            job = await tenant.builder.cancel(upload.job_id)
+        assert job.status is JobStatus.CANCELLED
+        assert job.message == (
+            "The job was canceled; ESPHome Device Builder may still install it when "
+            "the device is back."
+        )
+
+    async def test_cancel_without_a_connection(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """What cannot be canceled now stays."""
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+            await server.stop()
+            await tenant.until(lambda: tenant.builder.info.state == "unavailable")
+            with pytest.raises(BuilderUnavailableError):
+                await tenant.builder.cancel(upload.job_id)
+            assert tenant.job(upload).status is _Q
+
+    @pytest.mark.parametrize("connected", [True, False])
+    async def test_too_long(
+        self, server: FakeServer, connect: Connect, connected: bool
+    ) -> None:
+        """When it has waited for too long, the server shall not do it either."""
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+        if not connected:
+            await server.stop()
+        async with connect(ready=connected, device_wait=0.001) as tenant:
+            (upload,) = await tenant.ended(upload)
+        assert (upload.status, upload.cause) == (
+            JobStatus.FAILED,
+            Cause.DEVICE_OFFLINE,
+        )
+        assert upload.message is not None
+        assert upload.message.startswith("The device was off or asleep for 0.001 sec")
+        assert ("may still install it" in upload.message) is not connected
+        assert server.count(CLEAR) == connected
+
+    async def test_install_again(self, server: FakeServer, connect: Connect) -> None:
+        """A newer install takes the place, and stays armed."""
+        async with connect() as tenant:
+            _, first = await deferred(tenant, server)
+            build, second = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install") == 2)
+            done = ended("install-2", is_deferred_install=True)
+            await told(tenant, server, "job_completed", done)
+            build, first = await tenant.ended(build, first)
+            await waiting(tenant, second)
+        assert (first.status, first.cause) == (JobStatus.CANCELLED, Cause.SUPERSEDED)
+        assert not server.count(CLEAR)
+
+    @pytest.mark.parametrize("begun", [True, False])
+    async def test_somebody_else_knows_better(
+        self, server: FakeServer, connect: Connect, begun: bool
+    ) -> None:
+        """What is back for Home Assistant need not wait for the server to notice."""
+        takes(server, "upload")
+        devices = FakeDevices()
+        async with connect(devices=devices) as tenant:
+            _, upload = await deferred(tenant, server)
+            devices.set("kitchen", online=False)
+            await waiting(tenant, upload)
+            if begun:
+                server.jobs.append(theirs())
+            devices.connect("kitchen")
+            await until(lambda: server.count(CLEAR))
+            if begun:
+                await tenant.until(lambda: tenant.job(upload).message is None)
+                await told(tenant, server, "job_started", theirs(status="running"))
+            else:
+                await until(lambda: server.count("firmware/upload"))
+                running = theirs("upload-1", "running")
+                await told(tenant, server, "job_started", running)
+            assert tenant.job(upload).status is _R
+            assert server.count("firmware/upload") == (not begun)
+            assert len(tenant.builder.jobs) == 2
+
+
+class TestHeld:
+    """An upload to a device that Home Assistant knows to be off."""
+
+    async def test_install(self, server: FakeServer, connect: Connect) -> None:
+        """It is compiled for, and sent to when it is back."""
+        takes(server, "compile")
+        takes(server, "upload")
+        devices = FakeDevices(kitchen=False)
+        async with connect(devices=devices) as tenant:
+            build, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/compile"))
+            await told(tenant, server, "job_completed", ended("compile-1"))
+            await tenant.ended(build)
+            await waiting(tenant, upload)
+            assert not server.count("firmware/upload")
+
+            devices.connect("kitchen")
+            await until(lambda: server.count("firmware/upload"))
+            assert not server.count("firmware/install")
+            assert not server.count(CLEAR)
+
+    async def test_cancel(self, server: FakeServer, connect: Connect) -> None:
+        """What only waits here ends at once, whether there is a connection or not."""
+        async with connect(devices=FakeDevices(kitchen=False)) as tenant:
+            (upload,) = await tenant.submit("upload", NAME)
+            await waiting(tenant, upload)
+            await server.stop()
+            await tenant.until(lambda: tenant.builder.info.state == "unavailable")
+            job = await tenant.builder.cancel(upload.job_id)
+        assert job.message == "The job was canceled."
+
+    async def test_too_long(self, server: FakeServer, connect: Connect) -> None:
+        """It does not wait for ever."""
+        devices = FakeDevices(kitchen=False)
+        async with connect(devices=devices, device_wait=0.1) as tenant:
+            job = await tenant.run("upload", NAME)
+        assert (job.status, job.cause) == (JobStatus.FAILED, Cause.DEVICE_OFFLINE)
+        assert not server.count("firmware/upload")
+
+    async def test_again(self, server: FakeServer, connect: Connect) -> None:
+        """An upload that did not reach its device waits, also over a restart."""
+        takes(server, "upload")
+        devices = FakeDevices(kitchen=True)
+        async with connect(devices=devices) as tenant:
+            (upload,) = await tenant.submit("upload", NAME)
+            await until(lambda: server.count("firmware/upload"))
+            await told(tenant, server, "job_started", theirs("upload-1", "running"))
+            devices.set("kitchen", online=False)
+            server.output["upload-1"] = MISSED
+            server.jobs[:] = [theirs("upload-1", "failed", exit_code=1)]
+            await told(tenant, server, "job_failed", server.jobs[0])
+            await waiting(tenant, upload)
+        async with connect(devices=devices) as tenant:
+            await waiting(tenant, upload)
+            assert len(tenant.builder.jobs) == 1
+            devices.connect("kitchen")
+            await until(lambda: server.count("firmware/upload") == 2)
+            # What is told of the attempt before is nothing new.
+            await told(tenant, server, "job_failed", server.jobs[0])
+            await told(tenant, server, "job_started", theirs("upload-2", "running"))
+            assert tenant.job(upload).status is _R
+            assert len(tenant.builder.jobs) == 1
+
+
+class TestVerifying:
+    """An upload that has ended when its device is back."""
+
+    async def sent(self, tenant: Tenant, server: FakeServer) -> Job:
+        """Let the server install something; return the upload, which waits."""
+        takes(server, "install")
+        _, upload = await tenant.submit("install", NAME)
+        await until(lambda: server.count("firmware/install"))
+        await told(tenant, server, "job_completed", ended("install-1"))
+        fields = {"depends_on": "install-1"}
+        await told(tenant, server, "job_started", theirs("up", "running", **fields))
+        server.output["up"] = ["INFO Successfully uploaded program.\n"]
+        done = theirs("up", "completed", **fields)
+        server.jobs[:] = [ended("install-1"), done]
+        await told(tenant, server, "job_completed", done)
+        await tenant.until(lambda: tenant.job(upload).phase is Phase.VERIFYING)
+        return tenant.job(upload)
+
+    async def test_back(self, server: FakeServer, connect: Connect) -> None:
+        """The version that was built has to run there."""
+        devices = FakeDevices(kitchen=True)
+        async with connect(devices=devices) as tenant:
+            upload = await self.sent(tenant, server)
+            assert (upload.status, upload.exit_code) == (_R, 0)
+            # It is told again with each connection.
+            await told(tenant, server, "job_completed", server.jobs[1])
+            devices.connect("kitchen", version="2026.9.0")
+            assert tenant.job(upload).status is _R
+            devices.set("kitchen", version="2026.10.0")
+            (upload,) = await tenant.ended(upload)
+            assert upload.status is _C
+            assert tenant.statuses(upload) == [_Q, _R, _C]
+            assert (await tenant.lines(upload))[0] == (
+                "INFO Successfully uploaded program."
+            )
+
+    async def test_not_back(
+        self, server: FakeServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A device that does not come back has not taken it."""
+        monkeypatch.setattr(verification_module, "VERIFY_SECONDS", 0.2)
+        async with connect(devices=FakeDevices(kitchen=True)) as tenant:
+            (upload,) = await tenant.ended(await self.sent(tenant, server))
+        assert (upload.status, upload.cause) == (JobStatus.FAILED, Cause.NOT_VERIFIED)
+
+    async def test_restart(self, server: FakeServer, connect: Connect) -> None:
+        """The wait goes on after a restart, whether the server is there or not."""
+        devices = FakeDevices(kitchen=True)
+        async with connect(devices=devices) as tenant:
+            upload = await self.sent(tenant, server)
+        devices.set("kitchen", online=False)
+        async with connect(devices=devices) as tenant:
+            assert tenant.job(upload).phase is Phase.VERIFYING
+            devices.connect("kitchen", version="2026.10.0")
+            (upload,) = await tenant.ended(upload)
+        assert upload.status is _C
+
+    async def test_cancel(self, server: FakeServer, connect: Connect) -> None:
+        """Nobody has to be asked to wait no longer."""
+        async with connect(devices=FakeDevices(kitchen=True)) as tenant:
+            upload = await self.sent(tenant, server)
+            await server.stop()
+            await tenant.until(lambda: tenant.builder.info.state == "unavailable")
+            job = await tenant.builder.cancel(upload.job_id)
+        assert job.message == (
+            "The job was canceled; the firmware had been sent already."
+        )
+
+    async def test_over_before_it_was_seen(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """A device that may have come back before has to be there, no more."""
+        takes(server, "upload")
+        devices = FakeDevices(kitchen=True)
+        async with connect(devices=devices) as tenant:
+            (upload,) = await tenant.submit("upload", NAME)
+            await until(lambda: server.count("firmware/upload"))
+            server.output["upload-1"] = ["INFO Successfully uploaded program.\n"]
+            server.jobs[:] = [theirs("upload-1", "completed")]
+            await told(tenant, server, "job_completed", server.jobs[0])
+            (upload,) = await tenant.ended(upload)
+        assert upload.status is _C
