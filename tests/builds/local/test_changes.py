@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from custom_components.esphome_builds.builds.builder import BuildRequest
 from custom_components.esphome_builds.builds.devices import Device
 from custom_components.esphome_builds.builds.local import (
     changes as changes_module,
@@ -20,6 +21,7 @@ from custom_components.esphome_builds.builds.models import (
     ConfigurationEvent,
     Job,
     JobStatus,
+    RequestKind,
 )
 
 from ..tenant import started
@@ -78,9 +80,11 @@ class House(AnyHouse):
             file.write(f"\nlogger: {{level: {text}}}\nwifi: !include wifi.yaml\n")
         (self.config_dir / "wifi.yaml").write_text("ssid: home\n")
 
-    def leave(self, built_at: str | None, name: str = NAME) -> None:
+    def leave(
+        self, built_at: str | None, name: str = NAME, content: bytes = b"it"
+    ) -> None:
         """Leave on disk what a build leaves."""
-        firmware = self.builds.build(f"{built_at}".encode(), name)
+        firmware = self.builds.build(content, name)
         tree = self.builds.data_dir / "build" / name.partition(".")[0]
         info = {"config_hash": 1, "build_time_str": built_at}
         (tree / "build_info.json").write_text(json.dumps(info))
@@ -88,10 +92,14 @@ class House(AnyHouse):
         firmware.write_bytes(firmware.read_bytes())
 
     async def build(
-        self, tenant: Tenant, built_at: str | None, name: str = NAME
+        self,
+        tenant: Tenant,
+        built_at: str | None,
+        name: str = NAME,
+        content: bytes = b"it",
     ) -> Job:
         """Build something, of which it is said when that was; return its job."""
-        self.leave(built_at, name)
+        self.leave(built_at, name, content)
         job = await tenant.run("compile", name)
         await told(tenant, name)
         return job
@@ -117,6 +125,20 @@ async def told(tenant: Tenant, name: str = NAME) -> None:
     """Wait until what follows from the end of a job was told."""
     configurations = tenant.builder.configurations
     await tenant.until(lambda: configurations[name].active_job_id is None)
+
+
+async def send(tenant: Tenant, built: Job | None = None) -> None:
+    """Send what a job built, or what was built last."""
+    submission = await tenant.builder.submit(
+        BuildRequest(
+            kind=RequestKind.UPLOAD,
+            configurations=(NAME,),
+            address="10.0.0.7",
+            firmware_job_id=None if built is None else built.job_id,
+        )
+    )
+    await tenant.ended(*submission.jobs)
+    await told(tenant)
 
 
 async def test_pending_changes(house: House) -> None:
@@ -212,6 +234,54 @@ async def test_nothing_to_build(house: House) -> None:
         assert pending(tenant) is False
 
 
+async def test_another_firmware_of_the_same_time(house: House) -> None:
+    """Where a device says when it was built, and two were, what was sent counts."""
+    async with started(house.builder()) as tenant:
+        first = await house.build(tenant, "Monday", content=b"one")
+        house.device.runs("Monday")
+        await send(tenant)
+        assert pending(tenant) is False
+        house.write_kitchen("two")
+        second = await house.build(tenant, "Monday", content=b"two")
+        assert pending(tenant) is True
+        # To build it once more does not bring it to the device.
+        await house.build(tenant, "Monday", content=b"two")
+        assert pending(tenant) is True
+        house.write_kitchen("two", "upload: exit 1")
+        await send(tenant)
+        assert pending(tenant) is True
+        house.write_kitchen("two")
+        await send(tenant)
+        assert pending(tenant) is False
+        # What the first one was made of was not noted any more.
+        await send(tenant, first)
+        assert pending(tenant) is None
+        await send(tenant, second)
+        assert pending(tenant) is False
+    async with started(house.builder()) as tenant:
+        assert pending(tenant) is False
+        # What is built from what nobody can tell is as unknown when it is sent.
+        (house.config_dir / "wifi.yaml").write_text("ssid: [")
+        await house.build(tenant, "Monday", content=b"three")
+        (house.config_dir / "wifi.yaml").write_text("ssid: home\n")
+        await tenant.until(lambda: pending(tenant) is False)
+        await send(tenant)
+        assert pending(tenant) is None
+
+
+async def test_sent_without_a_build(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was sent without being noted is not known, and was sent all the same."""
+    async with started(house.builder()) as tenant:
+        house.device.runs("Monday")
+        await send(tenant)
+        assert "It is not noted what kitchen.yaml was sent" in caplog.text
+        house.leave("Monday")
+        await send(tenant)
+        assert pending(tenant) is None
+
+
 @pytest.mark.parametrize("end", ["exit 1", "print hello"])
 async def test_not_built(house: House, end: str) -> None:
     """A build that failed, or was ended, and a validation say nothing of a firmware."""
@@ -288,6 +358,8 @@ async def test_bounds(house: House) -> None:
         '{"method": 1, "builds": []}',
         '{"method": 1, "builds": {"kitchen.yaml": "Monday"}}',
         '{"method": 1, "builds": {"kitchen.yaml": {"Monday": 1}}}',
+        '{"method": 1, "builds": {"kitchen.yaml": {"Monday": {"runs": "1"}}}}',
+        '{"method": 1, "builds": {"a": {"b": {"firmware": "1", "made_of": 2, "runs": ""}}}}',
     ],
 )
 async def test_damaged(

@@ -2,15 +2,24 @@
 
 A device says when its firmware was built, and so which build it runs. Of each build it
 is noted here what its configuration was made of when ESPHome began to read it.
+
+ESPHome lets that time stand when its own configuration is the same, even if it builds
+another firmware, since C++ that is included is another. So of each time it is also
+noted which firmware it was last, and what a device runs that says it: not that one
+before it was sent.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+import hashlib
 import logging
+from pathlib import Path
 import threading
 from typing import Any, Final
 
 import orjson
 
+from ..kept import KeptFirmware, NoFirmwareError
 from ..models import Job
 from ..store import replace_file
 from .built import Firmware, look_at_firmware, read_storage
@@ -22,8 +31,22 @@ _LOGGER = logging.getLogger(__name__)
 BUILDS: Final = 10
 """Of so many builds of each configuration it is known what they were made of."""
 
-type _Builds = Mapping[str, Mapping[str, str]]
-"""Fingerprints, by configuration and by when it was built, the newest last."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Build:
+    """What was last built with one time in it, as fingerprints where they are known.
+
+    `firmware` is its digest, `made_of` its configuration, and `runs` the configuration
+    of what runs on a device that says this time.
+    """
+
+    firmware: str
+    made_of: str | None
+    runs: str | None
+
+
+type _Builds = Mapping[str, Mapping[str, _Build]]
+"""By configuration and by the time in the firmware, the newest last."""
 
 
 class Changes:
@@ -76,15 +99,38 @@ class Changes:
         of others than these `configurations` is forgotten.
         """
         name = job.configuration
+        made_of = self._begun.get(job.job_id)
         try:
-            path = self._data_dir / "storage" / f"{name}.json"
-            storage = read_storage(str(path), self._data_dir)
-            built_at = look_at_firmware(storage, Firmware()).built_at
-            fingerprint = self._begun.get(job.job_id)
-            if built_at is not None and fingerprint is not None:
-                self._put(name, built_at, fingerprint, {name, *configurations})
+            built_at, firmware = self._built(name)
+            before = self._of(name, built_at)
+            runs = made_of if before is None else before.runs
+            if before is not None and before.firmware == firmware:
+                # It is the same for the device, too: the newest word on it counts.
+                made_of = made_of or before.made_of
+                runs = made_of if before.runs == before.made_of else before.runs
+            build = _Build(firmware=firmware, made_of=made_of, runs=runs)
+            self._put(name, built_at, build, {name, *configurations})
+        except NoFirmwareError as err:
+            _LOGGER.debug("It is not noted what %s was built from: %s", name, err)
         except OSError as err:
             _LOGGER.warning("It is not noted what %s was built from: %s", name, err)
+
+    def sent(self, job: Job, kept: KeptFirmware | None) -> None:
+        """Note what a job has sent, without a kept firmware what was built; blocking.
+
+        That is no reason for it to fail.
+        """
+        name = job.configuration
+        try:
+            if kept is None:
+                built_at, firmware = self._built(name)
+            else:
+                built_at, firmware = kept.built_at or "", kept.files[0].sha256
+            if (build := self._of(name, built_at)) is not None:
+                runs = build.made_of if build.firmware == firmware else None
+                self._put(name, built_at, replace(build, runs=runs), self._builds)
+        except (NoFirmwareError, OSError) as err:
+            _LOGGER.warning("It is not noted what %s was sent: %s", name, err)
 
     def forget(self, job_id: str) -> None:
         """Let go of a job that has ended."""
@@ -96,11 +142,29 @@ class Changes:
         None is the answer where that is not known.
         """
         now = self._now.get(configuration)
-        then = self._builds.get(configuration, {}).get(built_at or "")
-        return None if now is None or then is None else now != then
+        build = self._of(configuration, built_at or "")
+        if now is None or build is None or build.runs is None:
+            return None
+        return now != build.runs
+
+    def _of(self, name: str, built_at: str) -> _Build | None:
+        return self._builds.get(name, {}).get(built_at)
+
+    def _built(self, name: str) -> tuple[str, str]:
+        """Return when a configuration was built, and a digest of what that made.
+
+        Raises `NoFirmwareError` where there is nothing, else `OSError`.
+        """
+        path = self._data_dir / "storage" / f"{name}.json"
+        storage = read_storage(str(path), self._data_dir)
+        built_at = look_at_firmware(storage, Firmware()).built_at
+        if storage.firmware is None or built_at is None:
+            raise NoFirmwareError("ESPHome noted no firmware.")
+        with Path(storage.firmware).open("rb") as file:
+            return built_at, hashlib.file_digest(file, "sha256").hexdigest()
 
     def _put(
-        self, name: str, built_at: str, fingerprint: str, names: Collection[str]
+        self, name: str, built_at: str, build: _Build, names: Collection[str]
     ) -> None:
         """Take a build over, the newest word on it, and write all down."""
         with self._lock:
@@ -115,7 +179,7 @@ class Changes:
                     for at, one in builds.get(name, {}).items()
                     if at != built_at
                 },
-                built_at: fingerprint,
+                built_at: build,
             }
             builds[name] = dict([*of_this.items()][-BUILDS:])
             self._builds = builds
@@ -127,21 +191,20 @@ def _understand(stored: Any) -> _Builds:  # noqa: ANN401 - whatever is in the fi
     if stored["method"] != METHOD:
         return {}
     return {
-        name: {
-            built_at: _text(fingerprint) for built_at, fingerprint in of_name.items()
-        }
+        name: {built_at: _build(build) for built_at, build in _object(of_name).items()}
         for name, of_name in _object(stored["builds"]).items()
-        if _object(of_name)
     }
+
+
+def _build(stored: object) -> _Build:
+    build = _Build(**_object(stored))
+    for value in (build.firmware, build.made_of or "", build.runs or ""):
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
+    return build
 
 
 def _object(stored: object) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise TypeError(f"{stored!r} is no object")
-    return stored
-
-
-def _text(stored: object) -> str:
-    if not isinstance(stored, str):
-        raise TypeError(f"{stored!r} is no text")
     return stored

@@ -102,7 +102,11 @@ class Worker:
             return await self._install(job, run, log)
         if job.kind is JobKind.COMPILE:
             return await self._compile(job, run, log)
-        return await self._run_esphome(job, run, log, self._environment)
+        end = await self._run_esphome(job, run, log, self._environment)
+        if job.kind is JobKind.UPLOAD and end[0].status is JobStatus.COMPLETED:
+            kept = self._keeper.store.find(job.firmware_job_id or "")
+            await asyncio.to_thread(self._watch.changes.sent, job, kept)
+        return end
 
     async def tidy(self, job_id: str) -> None:
         """Let go of what an ended job used: of its ESPHome, if nobody needs it."""
