@@ -6,7 +6,11 @@ import re
 from typing import Final
 
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers import device_registry as dr, entity_registry as er
+from homeassistant.helpers import (
+    device_registry as dr,
+    entity_registry as er,
+    issue_registry as ir,
+)
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 
 from .builds.models import (
@@ -18,7 +22,7 @@ from .builds.models import (
 )
 from .const import CONF_ENTITIES, DOMAIN, SIGNAL_EVENT
 from .coordinator import BuildCoordinator
-from .devices import async_own_device, own_device_identifier
+from .devices import async_own_device, async_shows_updates, own_device_identifier
 from .entity import (
     CONFIGURATION_KEYS,
     ConfigurationEntity,
@@ -27,6 +31,7 @@ from .entity import (
     configuration_unique_id,
 )
 
+_FIRMWARE: Final = "firmware"
 _OURS: Final = re.compile(
     rf"(?P<configuration>.+\.ya?ml)_(?:{'|'.join(CONFIGURATION_KEYS)})"
 )
@@ -47,6 +52,7 @@ class ConfigurationEntities:
         self._entities = defaultdict(list)
         self._entry = coordinator.config_entry
         self._hass = hass
+        self._issue_id = f"updates_elsewhere_{self._entry.entry_id}"
         self._known: dict[str, Configuration] = {}
         self._wanted: bool = self._entry.options.get(CONF_ENTITIES, True)
         self._was_ready = False
@@ -57,7 +63,16 @@ class ConfigurationEntities:
         if not self._wanted:
             self._async_clean_up(())
             return _nothing
-        return async_dispatcher_connect(self._hass, SIGNAL_EVENT, self._async_on_event)
+        stop_listening = async_dispatcher_connect(
+            self._hass, SIGNAL_EVENT, self._async_on_event
+        )
+
+        @callback
+        def _async_stop() -> None:
+            stop_listening()
+            ir.async_delete_issue(self._hass, DOMAIN, self._issue_id)
+
+        return _async_stop
 
     @callback
     def _async_on_event(self, entry_id: str, event: Event) -> None:
@@ -129,6 +144,33 @@ class ConfigurationEntities:
                 self._entities[configuration.configuration] += made
                 entities += made
             async_add_entities(entities)
+        self._async_tell_of_others()
+
+    @callback
+    def _async_tell_of_others(self) -> None:
+        """Say for which devices another entity shows updates, and ours is disabled."""
+        devices = {
+            configuration.friendly_name or name
+            for name, configuration in self._known.items()
+            if async_shows_updates(self._hass, configuration.device_id)
+            and (entry := async_find_entry(self._coordinator, name, _FIRMWARE))
+            and entry.disabled_by is er.RegistryEntryDisabler.INTEGRATION
+        }
+        if not devices:
+            ir.async_delete_issue(self._hass, DOMAIN, self._issue_id)
+            return
+        ir.async_create_issue(
+            self._hass,
+            DOMAIN,
+            self._issue_id,
+            is_fixable=False,
+            severity=ir.IssueSeverity.WARNING,
+            translation_key="updates_elsewhere",
+            translation_placeholders={
+                "builder": self._entry.title,
+                "devices": ", ".join(sorted(devices)),
+            },
+        )
 
     @callback
     def _async_remove(self, name: str) -> None:

@@ -12,7 +12,7 @@ import voluptuous as vol
 from homeassistant.components import websocket_api
 from homeassistant.components.websocket_api.const import DATA_CONNECTIONS
 from homeassistant.components.websocket_api.http import WebSocketHandler
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.dispatcher import DATA_DISPATCHER
 from homeassistant.helpers.typing import ConfigType
 
@@ -46,6 +46,26 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
             peaks.held = max(peaks.held, now - before - TICK_SECONDS)
             before = now
 
+    @websocket_api.websocket_command(
+        {
+            vol.Required("type"): "probe/set",
+            vol.Required("module"): str,
+            vol.Required("name"): str,
+            vol.Required("value"): float,
+        }
+    )
+    @callback
+    def _set(
+        _: HomeAssistant,
+        connection: websocket_api.ActiveConnection,
+        msg: dict[str, Any],
+    ) -> None:
+        """Give a number of a module another value, so that no test waits for long."""
+        module = sys.modules[msg["module"]]
+        assert hasattr(module, msg["name"])
+        setattr(module, msg["name"], msg["value"])
+        connection.send_result(msg["id"])
+
     @websocket_api.websocket_command({vol.Required("type"): "probe/peaks"})
     @websocket_api.async_response
     async def _peaks(
@@ -77,6 +97,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     WebSocketHandler._send_message = _send_message  # type: ignore[method-assign]
     hass.async_create_background_task(_watch(), "probe")
     websocket_api.async_register_command(hass, _peaks)
+    websocket_api.async_register_command(hass, _set)
     websocket_api.async_register_command(hass, _census)
     return True
 

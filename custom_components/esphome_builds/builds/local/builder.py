@@ -11,13 +11,14 @@ import os
 from pathlib import Path
 from typing import Final, override
 
-from ..base import NOT_MANAGED, BaseBuilder, Surroundings
+from ..base import NOT_MANAGED, Surroundings
 from ..builder import (
     BuilderUnavailableError,
     BuildRequest,
     NotAllowedError,
     Submission,
 )
+from ..delivery import DeliveringBuilder
 from ..devices import Device, Devices, NoDevices
 from ..diagnosis import INTERNAL_ERROR, Verdict, stopped
 from ..findings import Finding, Severity
@@ -60,7 +61,7 @@ _MIB: Final = 1024 * 1024
 type _Work = Callable[[Job, JobRun, JobLog], Awaitable[End]]
 
 
-class LocalBuilder(BaseBuilder):
+class LocalBuilder(DeliveringBuilder):
     """Keeps the queue moving: a task for each running job and one that looks around."""
 
     _kind = BuilderKind.LOCAL
@@ -94,7 +95,7 @@ class LocalBuilder(BaseBuilder):
             update=self._update,
             store=self._store,
             compiles=lambda: self._queue.compiles,
-            known_host=self._known_host,
+            known_address=self._known_address,
         )
         self._space = Space(settings, self._all_jobs, self._busy, self._publish)
         self._runs: dict[str, JobRun] = {}
@@ -466,16 +467,14 @@ class LocalBuilder(BaseBuilder):
         pending = self._watch.changes.pending(name, device.built_at)
         return replace(found, pending_changes=pending)
 
-    def _known_host(self, name: str) -> str | None:
-        """Return the network name of a device, and where it is, if that is known.
+    def _known_address(self, name: str) -> str | None:
+        """Return where a device can be reached now, if that is known.
 
-        The name is what ESPHome looks for unless `use_address` says otherwise.
+        Where one was that is off, another may be meanwhile.
         """
         configuration = self._configurations.get(name)
-        device = configuration and self._device_of(configuration)
-        if not configuration or not device or device.address is None:
-            return None
-        return f"{configuration.name}.local={device.address}"
+        device = self._device_of(configuration) if configuration else None
+        return device.address if device is not None and device.online else None
 
     def _busy(self) -> Collection[str]:
         return self._queue.busy

@@ -59,11 +59,11 @@ class Worker:
         update: Callable[[Job], None],
         store: JobStore,
         compiles: Callable[[], int],
-        known_host: Callable[[str], str | None],
+        known_address: Callable[[str], str | None],
     ) -> None:
         """Say where jobs are kept, how many compiles run, and where a device is."""
         self._compiles = compiles
-        self._known_host = known_host
+        self._known_address = known_address
         self._jobs = jobs
         self._store = store
         self._update = update
@@ -143,7 +143,7 @@ class Worker:
         command = Command(
             argv=(
                 str(executable),
-                *arguments(job, firmware, self._known_host(job.configuration)),
+                *arguments(job, firmware, self._known_address(job.configuration)),
             ),
             cwd=self._settings.config_dir,
             environment=environment,
