@@ -71,14 +71,23 @@ class House(AnyHouse):
         self.builds = Builds(self.settings.cache_dir)
         self.device = Kitchen()
         self.record = self.settings.cache_dir / "builds.json"
+        self.put("wifi.yaml", "ssid: home\n")
         self.write_kitchen("one")
 
     def write_kitchen(self, text: str, *script: str) -> None:
         """Write the configuration, with a value and what the fake shall do."""
-        path = self.config_dir / self.write("kitchen", *script)
-        with path.open("a") as file:
-            file.write(f"\nlogger: {{level: {text}}}\nwifi: !include wifi.yaml\n")
-        (self.config_dir / "wifi.yaml").write_text("ssid: home\n")
+        steps = "".join(f"#! {step}\n" for step in script)
+        self.put(
+            NAME,
+            f"esphome: {{name: kitchen}}\nlogger: {{level: {text}}}\n"
+            f"wifi: !include wifi.yaml\n{steps}",
+        )
+
+    def put(self, name: str, text: str) -> None:
+        """Write a file, of which no half is ever seen."""
+        half = self.config_dir / f".{name}"
+        half.write_text(text)
+        half.replace(self.config_dir / name)
 
     def leave(
         self, built_at: str | None, name: str = NAME, content: bytes = b"it"
@@ -152,10 +161,10 @@ async def test_pending_changes(house: House) -> None:
         house.device.runs("Monday")
         assert pending(tenant) is False
 
-        (house.config_dir / "wifi.yaml").write_text("ssid: other\n")
+        house.put("wifi.yaml", "ssid: other\n")
         await tenant.until(lambda: pending(tenant) is True)
         assert isinstance(tenant.events[-1], ConfigurationEvent)
-        (house.config_dir / "wifi.yaml").write_text("ssid: home # As before.\n")
+        house.put("wifi.yaml", "ssid: home # As before.\n")
         await tenant.until(lambda: pending(tenant) is False)
 
         house.write_kitchen("two")
@@ -212,12 +221,12 @@ async def test_changed_while_it_was_built(house: House) -> None:
         house.leave("Monday")
         (job,) = await tenant.submit("compile", NAME)
         await tenant.running(job)
-        (house.config_dir / "wifi.yaml").write_text("ssid: other\n")
+        house.put("wifi.yaml", "ssid: other\n")
         house.touch("go")
         await tenant.ended(job)
         house.device.runs("Monday")
         await tenant.until(lambda: pending(tenant) is True)
-        (house.config_dir / "wifi.yaml").write_text("ssid: home\n")
+        house.put("wifi.yaml", "ssid: home\n")
         await tenant.until(lambda: pending(tenant) is False)
 
 
@@ -261,9 +270,9 @@ async def test_another_firmware_of_the_same_time(house: House) -> None:
     async with started(house.builder()) as tenant:
         assert pending(tenant) is False
         # What is built from what nobody can tell is as unknown when it is sent.
-        (house.config_dir / "wifi.yaml").write_text("ssid: [")
+        house.put("wifi.yaml", "ssid: [")
         await house.build(tenant, "Monday", content=b"three")
-        (house.config_dir / "wifi.yaml").write_text("ssid: home\n")
+        house.put("wifi.yaml", "ssid: home\n")
         await tenant.until(lambda: pending(tenant) is False)
         await send(tenant)
         assert pending(tenant) is None
@@ -305,16 +314,16 @@ async def test_error(house: House) -> None:
     async with started(house.builder()) as tenant:
         await house.build(tenant, "Monday")
         house.device.runs("Monday")
-        (house.config_dir / NAME).write_text("esphome: [")
+        house.put(NAME, "esphome: [")
         await tenant.until(lambda: pending(tenant) is None)
         house.write_kitchen("one")
         await tenant.until(lambda: pending(tenant) is False)
-        (house.config_dir / "wifi.yaml").write_text("ssid: [")
+        house.put("wifi.yaml", "ssid: [")
         await tenant.until(lambda: pending(tenant) is None)
         # Nor is it known what a build was made of that somehow works.
         await house.build(tenant, "Tuesday")
         house.device.runs("Tuesday")
-        (house.config_dir / "wifi.yaml").write_text("ssid: home\n")
+        house.put("wifi.yaml", "ssid: home\n")
         house.device.runs("Monday")
         await tenant.until(lambda: pending(tenant) is False)
         house.device.runs("Tuesday")
@@ -359,7 +368,7 @@ async def test_bounds(house: House) -> None:
         '{"method": 1, "builds": {"kitchen.yaml": "Monday"}}',
         '{"method": 1, "builds": {"kitchen.yaml": {"Monday": 1}}}',
         '{"method": 1, "builds": {"kitchen.yaml": {"Monday": {"runs": "1"}}}}',
-        '{"method": 1, "builds": {"a": {"b": {"firmware": "1", "made_of": 2, "runs": ""}}}}',
+        '{"method": 1, "builds": {"": {"": {"firmware": 1, "made_of": 0, "runs": 0}}}}',
     ],
 )
 async def test_damaged(
