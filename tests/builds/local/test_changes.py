@@ -321,7 +321,9 @@ async def test_error(house: House) -> None:
         house.put("wifi.yaml", "ssid: [")
         await tenant.until(lambda: pending(tenant) is None)
         # Nor is it known what a build was made of that somehow works.
-        await house.build(tenant, "Tuesday")
+        await house.build(tenant, "Tuesday", content=b"other")
+        # It is, where the firmware is the one of before.
+        await house.build(tenant, "Monday")
         house.device.runs("Tuesday")
         house.put("wifi.yaml", "ssid: home\n")
         house.device.runs("Monday")
