@@ -1,22 +1,32 @@
 """Whether a device is back, and what is wrong with one that is not."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from custom_components.esphome_builds.builds.devices import Device
+from custom_components.esphome_builds.builds.diagnosis import Verdict
+from custom_components.esphome_builds.builds.log import JobLog
+from custom_components.esphome_builds.builds.logs import Logs
+from custom_components.esphome_builds.builds.models import Job, JobStatus
 from custom_components.esphome_builds.builds.verification import (
     Expected,
+    Verifications,
     is_back,
     shortcoming,
 )
+
+from .fake_devices import FakeDevices
+from .stand_in import make_job
 
 EXPECTED = Expected(version="2026.10.0", built_at="today")
 
 
 def device(**fields: Any) -> Device:  # noqa: ANN401 - any field
     """Return a device that is back, or other than that."""
-    values = {
+    values: dict[str, Any] = {
         "online": True,
         "version": "2026.10.0",
         "built_at": "today",
@@ -73,3 +83,30 @@ def test_says_nothing() -> None:
 def test_nothing_is_known() -> None:
     """Where it is not known what was sent, to be back is enough."""
     assert is_back(device(version=None, built_at=None), 1, Expected())
+
+
+async def test_without_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing can be read, a device is waited for nevertheless."""
+    (tmp_path / "logs").touch()
+    devices = FakeDevices(kitchen=True)
+    ended: asyncio.Future[tuple[str, Verdict, JobLog | None]] = asyncio.Future()
+
+    async def _expect(_: Job) -> Expected:
+        raise OSError(5, "Input/output error")
+
+    waits = Verifications(
+        Logs(tmp_path / "logs"),
+        lambda _: devices.get("kitchen"),
+        _expect,
+        lambda *end: ended.set_result(end),
+    )
+    waits.start(make_job("1"), 0)
+    assert "1" in waits
+    devices.connect("kitchen")
+    waits.wake()
+    job_id, verdict, log = await asyncio.wait_for(ended, 20)
+    assert (job_id, verdict.status, log) == ("1", JobStatus.COMPLETED, None)
+    assert "1" not in waits
+    assert "It is not known what 1 sent" in caplog.text
+    await waits.close()
+    await waits.ended("1")

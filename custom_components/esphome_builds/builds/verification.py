@@ -185,6 +185,7 @@ class Verifications:
         )
 
     async def _expected(self, job: Job) -> Expected:
+        """Return what the device shall run, as far as that can be found out."""
         try:
             return await self._expect(job)
         except OSError as err:

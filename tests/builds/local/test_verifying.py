@@ -180,6 +180,7 @@ async def test_kept_firmware(house: House) -> None:
         old = await tenant.run("compile", "a.yaml")
         built(house)
         await tenant.run("compile", "a.yaml")
+    async with house.started(devices=devices) as tenant:
         submission = await tenant.builder.submit(
             BuildRequest(
                 kind=RequestKind.UPLOAD,

@@ -10,8 +10,9 @@ from typing import Any, Final, override
 
 from aiohttp import ClientSession
 
-from ..base import BaseBuilder, Surroundings
+from ..base import Surroundings
 from ..builder import BuilderUnavailableError
+from ..delivery import DeliveringBuilder
 from ..devices import DEVICE_WAIT_SECONDS, Devices, NoDevices
 from ..diagnosis import Diagnosis, Verdict, stopped
 from ..log import JobLog
@@ -102,7 +103,7 @@ class DeviceBuilderSettings:
         return f"DeviceBuilderSettings(url={self.url!r})"
 
 
-class DeviceBuilder(BaseBuilder):
+class DeviceBuilder(DeliveringBuilder):
     """Sends jobs to a server one by one for each configuration, and mirrors all there.
 
     The server cancels what is active for a configuration when something new is asked
@@ -404,9 +405,9 @@ class DeviceBuilder(BaseBuilder):
         self._touched.update(self._found, self._configurations)
         for job_id in self._copies.jobs:
             self._tap(job_id)
+        self._first_try.set()
         self._pump()
         self._publish()
-        self._first_try.set()
 
     def _disconnected(self, client: Client) -> None:
         """Do without a connection from now on."""
