@@ -13,7 +13,9 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry, MockUs
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.esphome_builds.builds import queue
+from custom_components.esphome_builds.builds.builder import BuildRequest
 from custom_components.esphome_builds.builds.log import JobLog
+from custom_components.esphome_builds.builds.models import RequestKind
 from custom_components.esphome_builds.const import CONF_FAILURE_ISSUES, DOMAIN
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import issue_registry as ir
@@ -170,6 +172,14 @@ async def test_what_works_is_what_failed(
     await async_build(hass, "upload", context)
     assert shown(hass) == {}
 
+    # What can be built is valid.
+    porch(*INVALID)
+    await async_build(hass, "validate")
+    assert told(hass) == {PORCH: "build_failed_invalid_config"}
+    porch()
+    await async_build(hass, "compile")
+    assert shown(hass) == {}
+
 
 @pytest.mark.usefixtures("builder")
 async def test_who_is_there_needs_no_issue(
@@ -184,6 +194,23 @@ async def test_who_is_there_needs_no_issue(
     (job,) = await async_act(hass, "cancel", job_id=[job["job_id"]])
 
     assert job["status"] == "cancelled"
+    assert shown(hass) == {}
+
+
+async def test_what_others_asked_for_is_theirs(
+    hass: HomeAssistant, builder: MockConfigEntry, porch: Callable[..., str]
+) -> None:
+    """A job without a requester is one of another client of a server."""
+    coordinator = builder.runtime_data
+    porch(*COMPILE_FAILS)
+    await async_act(hass, "validate", PORCH, wait=True)
+    submission = await coordinator.builder.submit(
+        BuildRequest(kind=RequestKind.COMPILE, configurations=(PORCH,))
+    )
+
+    (job,) = await coordinator.async_wait(submission.jobs)
+
+    assert job.status == "failed"
     assert shown(hass) == {}
 
 
@@ -277,6 +304,27 @@ async def test_it_goes_with_its_configuration(
     await eventually(lambda: PORCH not in builder.runtime_data.builder.configurations)
 
     assert not ir.async_get(hass).issues
+
+
+async def test_a_configuration_that_is_gone_after_a_restart(
+    hass: HomeAssistant,
+    builder: MockConfigEntry,
+    config_dir: Path,
+    porch: Callable[..., str],
+) -> None:
+    """Its jobs are still known, and nobody has to mend them."""
+    porch(*COMPILE_FAILS)
+    await async_build(hass)
+    assert await hass.config_entries.async_unload(builder.entry_id)
+    (config_dir / PORCH).unlink()
+
+    assert await hass.config_entries.async_setup(builder.entry_id)
+    await eventually(lambda: builder.runtime_data.builder.info.state == "ready")
+    await async_act(hass, "validate", "kettle.yaml", wait=True)
+
+    jobs = builder.runtime_data.builder.jobs.values()
+    assert PORCH in {job.configuration for job in jobs}
+    assert shown(hass) == {}
 
 
 @pytest.mark.local_only("how long a history is, is the same for both")
