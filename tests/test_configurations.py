@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+import time
+from unittest.mock import patch
 
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
+from custom_components.esphome_builds.configurations import ConfigurationEntities
 from custom_components.esphome_builds.const import CONF_ENTITIES, DOMAIN
 from homeassistant.core import EVENT_STATE_CHANGED, HomeAssistant
 from homeassistant.helpers import (
@@ -37,6 +40,7 @@ def ids(name: str) -> set[str]:
 KETTLE = ids("kitchen_kettle")
 PORCH = ids("porch")
 UPDATE = "update.kitchen_kettle_firmware"
+_MANY = 300
 
 
 def entities_of(hass: HomeAssistant, entry: MockConfigEntry, name: str) -> set[str]:
@@ -325,3 +329,35 @@ async def test_progress_writes_only_what_changes(
 
     of_configurations = {one for one in written if "esphome_builds" not in one}
     assert of_configurations <= PORCH
+
+
+@pytest.mark.local_only("a server of the tests has few configurations")
+async def test_many(
+    hass: HomeAssistant, entry: MockConfigEntry, config_dir: Path
+) -> None:
+    """For 300 configurations, all entities are there within two seconds."""
+    for number in range(_MANY):
+        write_configuration(config_dir, f"device{number}")
+    turns: list[float] = []
+    sync = ConfigurationEntities._async_sync
+
+    def _measured(self: ConfigurationEntities) -> None:
+        before = time.process_time()
+        sync(self)
+        turns.append(time.process_time() - before)
+
+    with patch.object(ConfigurationEntities, "_async_sync", _measured):
+        assert await hass.config_entries.async_setup(entry.entry_id)
+        last = f"update.device{_MANY - 1}_firmware"
+        await async_until(
+            hass, EVENT_STATE_CHANGED, lambda: bool(hass.states.get(last))
+        )
+        await async_until_state(hass, VERSION, FAKE_VERSION)
+        await hass.async_block_till_done()
+    registry = er.async_get(hass)
+    ours = er.async_entries_for_config_entry(registry, entry.entry_id)
+
+    assert len(ours) > _MANY * 6
+    assert sum(turns) < 2
+    # Nothing else has to wait for all of them.
+    assert max(turns) < 0.5

@@ -31,6 +31,9 @@ from .entity import (
     configuration_unique_id,
 )
 
+_BATCH: Final = 25
+"""Of so many configurations entities are added before something else has its turn."""
+
 _FIRMWARE: Final = "firmware"
 _OURS: Final = re.compile(
     rf"(?P<configuration>.+\.ya?ml)_(?:{'|'.join(CONFIGURATION_KEYS)})"
@@ -78,14 +81,15 @@ class ConfigurationEntities:
     def _async_on_event(self, entry_id: str, event: Event) -> None:
         """Look once at all that changes in this turn of the event loop."""
         is_ready = self._coordinator.builder.info.state is BuilderState.READY
-        if (
-            entry_id == self._entry.entry_id
-            and not self._due
-            and (
-                isinstance(event, ConfigurationEvent | ConfigurationRemovedEvent)
-                or is_ready is not self._was_ready
-            )
+        if entry_id == self._entry.entry_id and (
+            isinstance(event, ConfigurationEvent | ConfigurationRemovedEvent)
+            or is_ready is not self._was_ready
         ):
+            self._async_sync_soon()
+
+    @callback
+    def _async_sync_soon(self) -> None:
+        if not self._due:
             self._due = True
             self._hass.loop.call_soon(self._async_sync)
 
@@ -100,7 +104,6 @@ class ConfigurationEntities:
             for name, configuration in there.items()
             if name in before or self._async_is_device(configuration)
         }
-        self._known = now
         gone = {name: before[name] for name in before.keys() - now.keys()}
         new = {name: now[name] for name in now.keys() - before.keys()}
         for old_name, new_name in _renamed(gone, new):
@@ -111,7 +114,11 @@ class ConfigurationEntities:
         for name in now.keys() & before.keys():
             if _place(before[name]) != _place(now[name]):
                 self._async_move(now[name])
-        self._async_add(new[name] for name in sorted(new))
+        for name in sorted(new)[_BATCH:]:
+            del new[name], now[name]
+            self._async_sync_soon()
+        self._known = now
+        self._async_add(new.values())
         is_ready = self._coordinator.builder.info.state is BuilderState.READY
         if is_ready and not self._was_ready:
             # Only now is it certain which configurations there are.
