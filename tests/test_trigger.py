@@ -13,7 +13,7 @@ from pytest_homeassistant_custom_component.common import (
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
-from custom_components.esphome_builds.const import DOMAIN, EVENT_BUILD
+from custom_components.esphome_builds.const import CONF_ENTITIES, DOMAIN, EVENT_BUILD
 from custom_components.esphome_builds.trigger import async_get_triggers
 from homeassistant.components.config import automation as config_automation
 from homeassistant.core import Context, CoreState, HomeAssistant, ServiceCall
@@ -29,8 +29,9 @@ from homeassistant.setup import async_setup_component
 
 from .clients import eventually
 from .conftest import Connect
-from .fakes import write_configuration
-from .helpers import Job, Steps, async_act, local_entry
+from .esphome_device import EsphomeDevice
+from .fakes import FAKE_VERSION, write_configuration
+from .helpers import VERSION, Job, Steps, async_act, async_until_state, local_entry
 
 ENDS: Final = ("completed", "failed", "cancelled", "interrupted")
 TRIGGERS: Final = {
@@ -336,6 +337,24 @@ async def test_target_of_a_builder(
         ("greenhouse.yaml", "validate", "completed"),
         ("kettle.yaml", "validate", "completed"),
     ]
+
+
+@pytest.mark.local_only("it is the same for jobs of any builder")
+async def test_a_device_without_entities_of_ours(
+    hass: HomeAssistant, entry: MockConfigEntry, automate: Automate
+) -> None:
+    """Where a user wants no entities of configurations, devices are still targets."""
+    hass.config_entries.async_update_entry(entry, options={CONF_ENTITIES: False})
+    kettle = EsphomeDevice(hass, "kettle")
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await async_until_state(hass, VERSION, FAKE_VERSION)
+    target = {"device_id": kettle.device.id}
+    calls = await automate("build_completed", target=target)
+
+    await async_act(hass, "validate", "kettle.yaml", "greenhouse.yaml", wait=True)
+    await hass.async_block_till_done()
+
+    assert _told(calls) == [("kettle.yaml", "validate", "completed")]
 
 
 @pytest.mark.usefixtures("builder")
