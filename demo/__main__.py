@@ -28,6 +28,8 @@ _DIM: Final = "\033[2m"
 _GREEN: Final = "\033[32m"
 _RED: Final = "\033[31m"
 _RESET: Final = "\033[0m"
+# Of these names are the entities of the builder and of the device.
+_SHOWN: Final = ("esphome_builds", "weather_station")
 
 
 class DemoError(Exception):
@@ -99,8 +101,8 @@ def show_states(server: Server) -> None:
     say("\nWhat Home Assistant shows:")
     for state in server.request("/api/states"):
         entity_id = state["entity_id"]
-        if "esphome_builds" in entity_id or entity_id.startswith(
-            ("input_t", "counter.")
+        if entity_id.startswith(("input_t", "counter.")) or any(
+            word in entity_id for word in _SHOWN
         ):
             print(f"  {entity_id:<58} {state['state']}")
 
@@ -130,9 +132,11 @@ async def demonstrate(server: Server, stack: AsyncExitStack) -> None:
     stack.push_async_callback(device.stop)
     version = (await device.ask())["version"]
     say(f"\nThe device is switched on and runs version {version}")
+    say("Home Assistant's own ESPHome integration connects to it")
+    await asyncio.to_thread(server.add_device, DEVICE_PORT)
     say("Its YAML becomes version 1.1.0; that is now installed over the air")
     change_version(server)
-    await run_job(client, screen, "install", address="127.0.0.1")
+    await run_job(client, screen, "install")
     version = (await device.ask())["version"]
     if version != "1.1.0":
         raise DemoError(f"The device runs version {version}")

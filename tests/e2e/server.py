@@ -183,6 +183,15 @@ class Server:
         """Add a builder for a server by `url`; return the id of the entry."""
         return self._add("device_builder", **answers)
 
+    def add_device(self, port: int) -> None:
+        """Let Home Assistant's own ESPHome integration connect to a device here."""
+        path = "/api/config/config_entries/flow"
+        flow = self.request(path, {"handler": "esphome"})
+        flow = self.request(
+            f"{path}/{flow['flow_id']}", {"host": "127.0.0.1", "port": port}
+        )
+        assert flow["type"] == "create_entry", flow
+
     def _add(self, kind: str, **answers: str) -> str:
         """Go through the config flow; return the id of the entry."""
         path = "/api/config/config_entries/flow"

@@ -77,14 +77,8 @@ def outdated(program: Path, folder: Path) -> Path:
 
 def add_device(server: Server) -> None:
     """Add the device to Home Assistant, as its user does; once."""
-    if "esphome" in {entry["domain"] for entry in entries(server)}:
-        return
-    path = "/api/config/config_entries/flow"
-    flow = server.request(path, {"handler": "esphome"})
-    flow = server.request(
-        f"{path}/{flow['flow_id']}", {"host": "127.0.0.1", "port": API_PORT}
-    )
-    assert flow["type"] == "create_entry", flow
+    if "esphome" not in {entry["domain"] for entry in entries(server)}:
+        server.add_device(API_PORT)
 
 
 def entries(server: Server) -> list[dict[str, Any]]:
