@@ -338,6 +338,10 @@ class TestHeld:
             await told(tenant, server, "job_started", theirs("upload-2", "running"))
             assert tenant.job(upload).status is _R
             assert len(tenant.builder.jobs) == 1
+            server.output["upload-2"] = ["INFO Successfully uploaded program.\n"]
+            server.jobs[1:] = [theirs("upload-2", "completed")]
+            await told(tenant, server, "job_completed", server.jobs[1])
+            await tenant.until(lambda: tenant.job(upload).phase is Phase.VERIFYING)
 
 
 class TestVerifying:
