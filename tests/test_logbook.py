@@ -50,9 +50,9 @@ async def test_each_step_is_told(
     told = await _async_told(hass, client, since)
 
     assert [(entry["name"], entry["message"]) for entry in told] == [
-        ("Kettle", "build is waiting for its turn"),
-        ("Kettle", "build started"),
-        ("Kettle", "build completed"),
+        ("Kettle", "compile is waiting for its turn"),
+        ("Kettle", "compile started"),
+        ("Kettle", "compile completed"),
     ]
 
 
@@ -67,7 +67,7 @@ async def test_why_it_failed_is_told(
     told = await _async_told(hass, client, since)
     messages = [entry["message"] for entry in told]
     assert compiled["message"]
-    assert f"build failed: {compiled['message']}" in messages
+    assert f"compile failed: {compiled['message']}" in messages
     assert uploaded["message"]
     assert f"upload was canceled: {uploaded['message']}" in messages
 

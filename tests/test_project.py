@@ -32,6 +32,7 @@ ENGINE_REQUIREMENTS: Final = {"aiohttp", "orjson", "yaml"}
 """What the engine may use beside the standard library: Home Assistant has it anyway."""
 
 KNOWN_HOSTS: Final = {
+    "api.github.com",
     "127.0.0.1",
     "developers.home-assistant.io",
     "esphome.io",

@@ -19,7 +19,7 @@ from .const import DOMAIN, EVENT_BUILD
 
 _KINDS: Final[Mapping[str, str]] = {
     JobKind.VALIDATE: "check",
-    JobKind.COMPILE: "build",
+    JobKind.COMPILE: "compile",
     JobKind.UPLOAD: "upload",
     JobKind.CLEAN: "cleaning",
     JobKind.INSTALL_ESPHOME: "installation",
@@ -46,7 +46,7 @@ def async_describe_events(
 def _async_describe(
     hass: HomeAssistant, event: LazyEventPartialState
 ) -> dict[str, Any]:
-    """Tell a step of a job in words, such as "build failed: …"."""
+    """Tell a step of a job in words, such as "compile failed: …"."""
     job = event.data["job"]
     entry = {
         LOGBOOK_ENTRY_NAME: _async_name(hass, event.data.get("device_id"), job),
