@@ -4,13 +4,17 @@ from typing import Final
 from unittest.mock import AsyncMock
 
 from aioesphomeapi import DeviceInfo
+from aioesphomeapi.client import APIClient
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
     MockModule,
     mock_integration,
 )
 
-from homeassistant.components.esphome.entry_data import RuntimeEntryData
+from homeassistant.components.esphome.entry_data import (
+    ESPHomeStorage,
+    RuntimeEntryData,
+)
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr
@@ -35,10 +39,10 @@ class EsphomeDevice:
         )
         self.entry.add_to_hass(hass)
         self.runtime = RuntimeEntryData(
-            client=None,
+            client=APIClient("127.0.0.1", 6053, None),
             entry_id=self.entry.entry_id,
             title=name,
-            store=None,
+            store=ESPHomeStorage(hass, 1, f"esphome.{self.entry.entry_id}"),
         )
         self.entry.runtime_data = self.runtime
         self.entry.mock_state(hass, ConfigEntryState.LOADED)
@@ -58,12 +62,14 @@ class EsphomeDevice:
         self, version: str, built_at: str = "2026-11-24 09:00:00 +0000", **more: object
     ) -> None:
         """Let it connect with a firmware."""
-        self.runtime.device_info = DeviceInfo(
-            name=self._name,
-            mac_address=self._mac.upper(),
-            esphome_version=version,
-            compilation_time=built_at,
-            **more,
+        self.runtime.device_info = DeviceInfo.from_dict(
+            {
+                "name": self._name,
+                "mac_address": self._mac.upper(),
+                "esphome_version": version,
+                "compilation_time": built_at,
+                **more,
+            }
         )
         self.runtime.available = True
         self.runtime.async_update_device_state()

@@ -86,6 +86,7 @@ async def test_on_a_device_of_our_own(
     await async_until_entities(hass, builder, "kettle.yaml", KETTLE)
 
     (device_id,) = devices_of(hass, KETTLE)
+    assert device_id is not None
     device = dr.async_get(hass).async_get(device_id)
     assert isinstance(device, dr.DeviceEntry)
     assert (device.name, device.manufacturer) == ("Kettle", "ESPHome")

@@ -242,7 +242,7 @@ async def test_the_logbook_names_the_version(
         for entry in entries
         if entry.get("domain") == DOMAIN and entry["when"] >= since.timestamp()
     ] == [
-        ("ESPHome", "installation queued"),
+        ("ESPHome", "installation is waiting for its turn"),
         ("ESPHome", "installation started"),
         (f"ESPHome {NEWER}", f"installation failed: {job['message']}"),
     ]

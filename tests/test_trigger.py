@@ -377,7 +377,7 @@ async def test_an_empty_target_is_none(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"options": {"kind": "instal"}}, "kind"),
+        ({"options": {"kind": "installing"}}, "kind"),
         ({"options": {"device": "kettle"}}, "device"),
         ({"target": {"entity_id": "kettle"}}, "entity_id"),
     ],

@@ -12,7 +12,14 @@ from pytest_homeassistant_custom_component.typing import WebSocketGenerator
 
 from custom_components.esphome_builds.const import DOMAIN, EVENT_BUILD
 from homeassistant.const import EVENT_STATE_CHANGED, STATE_UNKNOWN
-from homeassistant.core import Context, HomeAssistant, State
+from homeassistant.core import (
+    Context,
+    Event,
+    EventStateChangedData,
+    HomeAssistant,
+    State,
+    callback,
+)
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import entity_registry as er, issue_registry as ir
 from homeassistant.setup import async_setup_component
@@ -111,14 +118,13 @@ async def test_install(
     write_configuration(config_dir, "porch", f"upload: wait {go}")
     await async_until_state(hass, UPDATE, "on")
     seen: list[State] = []
-    hass.bus.async_listen(
-        EVENT_STATE_CHANGED,
-        lambda event: (
+
+    @callback
+    def _async_on_state(event: Event[EventStateChangedData]) -> None:
+        if event.data["entity_id"] == UPDATE and event.data["new_state"] is not None:
             seen.append(event.data["new_state"])
-            if event.data["entity_id"] == UPDATE
-            else None
-        ),
-    )
+
+    hass.bus.async_listen(EVENT_STATE_CHANGED, _async_on_state)
     steps = Steps(hass)
 
     installing = asyncio.create_task(async_install(hass))
@@ -289,7 +295,7 @@ async def test_release_notes(  # noqa: PLR0913, PLR0917
 ) -> None:
     """The makers' notes are shown, and nothing where there are none."""
     await async_until_state(hass, UPDATE, "on")
-    aioclient_mock.get(NOTES, **answer)
+    aioclient_mock.get(NOTES, **answer)  # type: ignore[no-untyped-call]
     assert await async_setup_component(hass, "update", {})
     client = await hass_ws_client(hass)
 
