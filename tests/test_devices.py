@@ -10,6 +10,7 @@ from pytest_homeassistant_custom_component.common import (
     mock_integration,
 )
 
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr
 
@@ -199,3 +200,17 @@ async def test_what_another_esphome_changes(
 
     while not (await _async_configuration(news))["update_available"]:
         pass
+
+
+async def test_another_release_of_the_integration(
+    hass: HomeAssistant, client: Client, news: Subscription
+) -> None:
+    """Where it holds its devices in another way, the registry is enough."""
+    entry = _entry(hass, "kettle")
+    entry.runtime_data = object()
+    entry.mock_state(hass, ConfigEntryState.LOADED)
+
+    device = _device(hass, entry)
+
+    told = await _async_configuration(news)
+    assert (told["device_id"], told["online"]) == (device.id, None)

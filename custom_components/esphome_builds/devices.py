@@ -32,6 +32,8 @@ _CONF_DEVICE_NAME = "device_name"
 # What it says of a device's software: "2026.10.0 (time of the build)", or where the
 # firmware is a project "1.0.0 (ESPHome 2026.10.0)" (`_async_setup_device_registry`).
 _SOFTWARE = re.compile(r"(?:.* \(ESPHome )?(\d+\.\d+\.\d+[^\s)]*)")
+# Of what the integration holds of a loaded entry (`RuntimeEntryData`).
+_USED = ("async_subscribe_device_updated", "available", "device_info", "has_deep_sleep")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,10 +264,15 @@ def async_own_device(
 
 
 def _runtime(entry: ConfigEntry) -> RuntimeEntryData | None:
-    """Return what the integration holds of a device while its entry is loaded."""
+    """Return what the integration holds of a device while its entry is loaded.
+
+    Nobody has promised that: where it is something else, it is as if there was none,
+    and what the registry says of the device has to do.
+    """
     if entry.state is not ConfigEntryState.LOADED:
         return None
-    return getattr(entry, "runtime_data", None)
+    runtime = getattr(entry, "runtime_data", None)
+    return runtime if all(hasattr(runtime, name) for name in _USED) else None
 
 
 def _address(host: str | None) -> str | None:
