@@ -111,3 +111,16 @@ async def test_wait_is_over(
         "The device was off or asleep for 0.5 seconds, so nothing was sent to it."
     )
     assert await server.state(name) == ("offline", False)
+
+
+async def test_no_wait(
+    peer: Peer, connect: Connect, watcher: Watcher, name: str
+) -> None:
+    """Where nobody waits at all, the server does not either."""
+    server = Server(watcher)
+    async with connect(peer.url, device_wait=0.0) as tenant:
+        build, upload = await tenant.ended(*await tenant.submit("install", name))
+    assert (build.status, build.message) == (_C, None)
+    assert (upload.status, upload.cause) == (JobStatus.FAILED, Cause.DEVICE_OFFLINE)
+    assert upload.message == "The device is offline, so nothing was sent to it."
+    assert await server.state(name) == ("offline", False)

@@ -278,23 +278,6 @@ class TestMirror:
             )
             assert job.message == "The build server attic was lost during the build."
 
-    async def test_deferred(self, server: FakeServer, connect: Connect) -> None:
-        """Where nobody waits for a device, it is told what will become of it."""
-        takes(server, "install", is_deferred_install=True)
-        async with connect(device_wait=0.0) as tenant:
-            build, upload = await tenant.submit("install", NAME)
-            await until(lambda: server.count("firmware/install"))
-            done = ended("install-1", is_deferred_install=True)
-            await told(tenant, server, "job_completed", done)
-            build, upload = await tenant.ended(build, upload)
-            assert build.status is _C
-            assert (upload.status, upload.cause) == (
-                JobStatus.CANCELLED,
-                Cause.DEVICE_OFFLINE,
-            )
-            assert upload.message is not None
-            assert "when the device is back" in upload.message
-
     @pytest.mark.parametrize("known", [True, False])
     async def test_upload_that_was_not_told(
         self, server: FakeServer, connect: Connect, known: bool
@@ -934,7 +917,8 @@ class TestTies:
         ties.promise("2", chained=True)
         ties.promise("3")
         jobs = [make_job("1"), make_job("2")]
-        found = Ties.load(Stored(jobs=jobs, extra=ties.stored()))
+        found = Ties()
+        found.load(Stored(jobs=jobs, extra=ties.stored()))
         assert set(found.jobs) == {"1", "2"}
         assert (found.server_id("1"), found.ours("a")) == ("a", "1")
         assert "2" in found
@@ -946,7 +930,8 @@ class TestTies:
     @pytest.mark.parametrize("extra", [5, {"1": 5}, {"1": {"id": 5, "base": "x"}}])
     def test_damaged(self, extra: object) -> None:
         """What cannot be understood is left out."""
-        found = Ties.load(Stored(jobs=[make_job("1")], extra={"server": extra}))
+        found = Ties()
+        found.load(Stored(jobs=[make_job("1")], extra={"server": extra}))
         assert found.server_id("1") is None
 
 

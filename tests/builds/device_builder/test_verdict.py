@@ -112,6 +112,12 @@ from .fake_server import server_job
             Cause.DEVICE_OFFLINE,
             "when the device is back",
         ),
+        (
+            "compile",
+            {"exit_code": 1, "is_deferred_install": True},
+            Cause.UNKNOWN,
+            "exit",
+        ),
     ],
 )
 def test_failed(kind: str, fields: dict[str, Any], cause: Cause, words: str) -> None:

@@ -1,27 +1,40 @@
 """Uploads by a server to devices that are off, or have to come back."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from custom_components.esphome_builds.builds import verification as verification_module
-from custom_components.esphome_builds.builds.builder import BuilderUnavailableError
+from custom_components.esphome_builds.builds.builder import (
+    BuilderUnavailableError,
+    BuildRequest,
+)
 from custom_components.esphome_builds.builds.models import (
     Cause,
     Job,
     JobStatus,
     Phase,
+    Requester,
+    RequestKind,
 )
 from custom_components.esphome_builds.builds.waiting import OFF
 
 from ..fake_devices import FakeDevices
 from .conftest import Connect, Tenant
-from .fake_server import CommandRefusedError, FakeServer, ended, server_job
+from .fake_server import (
+    CommandRefusedError,
+    Connection,
+    FakeServer,
+    ended,
+    server_job,
+)
 from .test_builder import NAME, _accept, takes, told, until
 
 _Q, _R, _C = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED
 
 CLEAR = "firmware/clear_queued_update"
+DEFERRED = "device is offline; update queued for when it reconnects"
 MISSED = [
     "ERROR Upload failed after 3 attempts: connecting to 10.0.0.5 failed: timeout\n"
 ]
@@ -64,6 +77,18 @@ def theirs(job_id: str = "up", status: str = "queued", **fields: object) -> Any:
     return job | fields
 
 
+async def asked(tenant: Tenant, kind: RequestKind) -> list[Job]:
+    """Let somebody ask for something; return the jobs."""
+    submission = await tenant.builder.submit(
+        BuildRequest(
+            kind=kind,
+            configurations=(NAME,),
+            requested_by=Requester(user_id="somebody"),
+        )
+    )
+    return [*submission.jobs]
+
+
 class TestDeferred:
     """An upload that the server begins when the device is back."""
 
@@ -103,7 +128,7 @@ class TestDeferred:
                 "cancelled",
                 started_at=None,
                 depends_on="install-1",
-                error="device is offline; update queued for when it reconnects",
+                error=DEFERRED,
             )
             done = ended("install-1", is_deferred_install=True)
             server.jobs[:] = [done, off]
@@ -274,6 +299,203 @@ class TestDeferred:
             assert tenant.job(upload).status is _R
             assert server.count("firmware/upload") == (not begun)
             assert len(tenant.builder.jobs) == 2
+
+    async def test_back_meanwhile(self, server: FakeServer, connect: Connect) -> None:
+        """A device may be back when the compile ends, before its output is here."""
+        takes(server, "install", is_deferred_install=True)
+        async with connect() as tenant:
+            build, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install"))
+            done = ended("install-1", is_deferred_install=True)
+            server.jobs[:] = [done, theirs()]
+            await server.connection.tell("job_completed", done)
+            await told(tenant, server, "job_queued", theirs())
+            await tenant.ended(build)
+            await told(tenant, server, "job_started", theirs(status="running"))
+            assert tenant.job(upload).status is _R
+            assert len(tenant.builder.jobs) == 2
+
+    async def test_break(self, server: FakeServer, connect: Connect) -> None:
+        """What cannot be taken back now is with the next connection."""
+        takes(server, "upload")
+        devices = FakeDevices()
+
+        async def _break(connection: Connection, *_: object) -> object:
+            server.handlers[CLEAR] = _accept
+            await connection.ws.close()
+            return {}
+
+        async with connect(devices=devices) as tenant:
+            _, upload = await deferred(tenant, server)
+            server.handlers[CLEAR] = _break
+            devices.set("kitchen", online=True)
+            await until(lambda: server.count("firmware/upload"))
+            assert server.count(CLEAR) == 2
+            assert tenant.job(upload).status is _Q
+
+    async def test_cancel_while_it_is_taken_back(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """It is not sent then, and the server is asked only once."""
+        answer = asyncio.Event()
+
+        async def _slow(*_: object) -> object:
+            await answer.wait()
+            return {}
+
+        devices = FakeDevices()
+        server.handlers[CLEAR] = _slow
+        async with connect(devices=devices) as tenant:
+            _, upload = await deferred(tenant, server)
+            devices.set("kitchen", online=True)
+            await until(lambda: server.count(CLEAR))
+            canceling = asyncio.create_task(tenant.builder.cancel(upload.job_id))
+            await told(tenant, server, "job_progress", {})
+            answer.set()
+            job = await canceling
+            assert job.message == "The job was canceled."
+            assert server.count(CLEAR) == 1
+            assert not server.count("firmware/upload")
+
+    async def test_stop_while_it_is_taken_back(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """It waits again after the restart."""
+
+        async def _say_nothing(*_: object) -> object:
+            return await asyncio.Event().wait()
+
+        devices = FakeDevices()
+        async with connect(devices=devices) as tenant:
+            _, upload = await deferred(tenant, server)
+            server.handlers[CLEAR] = _say_nothing
+            devices.set("kitchen", online=True)
+            await until(lambda: server.count(CLEAR))
+        devices.set("kitchen", online=False)
+        async with connect(devices=devices) as tenant:
+            await waiting(tenant, upload)
+
+    async def test_nonsense(self, server: FakeServer, connect: Connect) -> None:
+        """A list of jobs that is none tells nothing of what was begun."""
+
+        async def _nonsense(*_: object) -> object:
+            return 5
+
+        async with connect() as tenant:
+            _, upload = await deferred(tenant, server)
+            server.handlers["firmware/get_jobs"] = _nonsense
+            job = await tenant.builder.cancel(upload.job_id)
+        assert "may still install it" in (job.message or "")
+
+
+class TestNotHeld:
+    """An upload that the server holds, but that nobody shall wait for."""
+
+    async def install(self, tenant: Tenant, server: FakeServer) -> list[Job]:
+        """Let the server put an install off; return the jobs when they have ended."""
+        takes(server, "install", is_deferred_install=True)
+        jobs = await tenant.submit("install", NAME)
+        await until(lambda: server.count("firmware/install"))
+        server.jobs[:] = [ended("install-1", is_deferred_install=True)]
+        await told(tenant, server, "job_completed", server.jobs[0])
+        return await tenant.ended(*jobs)
+
+    async def test_install(self, server: FakeServer, connect: Connect) -> None:
+        """The server shall not flash it by surprise later."""
+        async with connect(device_wait=0.0) as tenant:
+            build, upload = await self.install(tenant, server)
+        assert (build.status, build.message) == (_C, None)
+        assert (upload.status, upload.cause) == (
+            JobStatus.FAILED,
+            Cause.DEVICE_OFFLINE,
+        )
+        assert upload.message == "The device is offline, so nothing was sent to it."
+        assert (CLEAR, {"configuration": NAME}) in server.asked
+
+    async def test_refused(self, server: FakeServer, connect: Connect) -> None:
+        """Where the server does not know how, that is said."""
+        del server.handlers[CLEAR]
+        async with connect(device_wait=0.0) as tenant:
+            _, upload = await self.install(tenant, server)
+        assert upload.status is JobStatus.FAILED
+        assert upload.message == (
+            "The device is offline, so nothing was sent to it; ESPHome Device Builder "
+            "may still install it when the device is back."
+        )
+
+    async def test_begun(self, server: FakeServer, connect: Connect) -> None:
+        """What the server has begun before goes on, and ends as it does."""
+
+        async def _begin(*_: object) -> object:
+            server.jobs.append(theirs())
+            return {}
+
+        server.handlers[CLEAR] = _begin
+        takes(server, "install", is_deferred_install=True)
+        async with connect(device_wait=0.0) as tenant:
+            build, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install"))
+            server.jobs[:] = [ended("install-1", is_deferred_install=True)]
+            await told(tenant, server, "job_completed", server.jobs[0])
+            await tenant.ended(build)
+            await until(lambda: server.count("firmware/get_jobs"))
+            await told(tenant, server, "job_completed", theirs(status="completed"))
+            (upload,) = await tenant.ended(upload)
+            assert upload.status is _C
+            assert len(tenant.builder.jobs) == 2
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            theirs("upload-1", "cancelled", started_at=None, error=DEFERRED),
+            theirs("upload-1", "failed", exit_code=1, is_deferred_install=True),
+        ],
+        ids=["before", "after"],
+    )
+    async def test_upload(self, server: FakeServer, connect: Connect, end: Any) -> None:  # noqa: ANN401 - any job
+        """The same where it was put off before it began, or after it failed."""
+        takes(server, "upload")
+        async with connect(device_wait=0.0) as tenant:
+            (upload,) = await asked(tenant, RequestKind.UPLOAD)
+            await until(lambda: server.count("firmware/upload"))
+            server.output["upload-1"] = MISSED
+            server.jobs[:] = [end]
+            await told(tenant, server, "job_cancelled", end)
+            (upload,) = await tenant.ended(upload)
+        assert upload.message == "The device is offline, so nothing was sent to it."
+        assert server.count(CLEAR) == 1
+
+    async def test_of_somebody_else(self, server: FakeServer, connect: Connect) -> None:
+        """What others asked the server for is theirs."""
+        async with connect(device_wait=0.0) as tenant:
+            await told(tenant, server, "job_queued", theirs())
+            (upload,) = tenant.builder.jobs.values()
+            end = theirs("up", "cancelled", started_at=None, error=DEFERRED)
+            await told(tenant, server, "job_cancelled", end)
+            (upload,) = await tenant.ended(upload)
+        assert (upload.status, upload.cause) == (
+            JobStatus.CANCELLED,
+            Cause.DEVICE_OFFLINE,
+        )
+        assert "installs it when the device is back" in (upload.message or "")
+        assert not server.count(CLEAR)
+
+    async def test_canceled(self, server: FakeServer, connect: Connect) -> None:
+        """What was canceled during the compile is not held either."""
+        takes(server, "install", is_deferred_install=True)
+        async with connect() as tenant:
+            build, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install"))
+            await tenant.until(lambda: not tenant.builder._in_doubt(build.job_id))
+            canceling = asyncio.create_task(tenant.builder.cancel(upload.job_id))
+            done = ended("install-1", is_deferred_install=True)
+            await told(tenant, server, "job_completed", done)
+            job = await canceling
+        assert (job.status, job.message) == (
+            JobStatus.CANCELLED,
+            "The job was canceled.",
+        )
+        assert server.count(CLEAR) == 1
 
 
 class TestHeld:

@@ -31,6 +31,7 @@ from ..store import Stored, load
 from ..verification import Expected
 from ..waiting import can_wait
 from . import mapping
+from .armed import ArmedUploads
 from .checks import Checks
 from .client import Client, Credentials
 from .copies import Copies
@@ -51,15 +52,15 @@ from .verdict import (
     CANCELED,
     CUT_OFF,
     IN_DOUBT,
-    OFFLINE,
+    NOT_SENT,
     SHUT_DOWN,
-    STILL_ARMED,
     UNKNOWN_END,
+    is_held,
     refused,
     verdict,
     was_deferred,
 )
-from .wire import OTA, ServerJob, parse_devices, parse_job
+from .wire import OTA, ServerJob, parse_devices, parse_job, parse_jobs
 
 CANCEL_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 30.0
@@ -152,6 +153,9 @@ class DeviceBuilder(DeliveringBuilder):
         self._found: Mapping[str, Configuration] = {}
         self._look_now = asyncio.Event()
         self._ties = Ties()
+        self._armed = ArmedUploads(
+            self._ties, self._on_job, self._finish, self._on_taken_back
+        )
         self._copies = Copies(self._logs, self._ties, self._nudge)
         self._sources = Sources()
         self._latest: dict[str, ServerJob] = {}
@@ -161,7 +165,6 @@ class DeviceBuilder(DeliveringBuilder):
         self._sending: dict[str, list[ServerJob]] = {}
         self._in_order = asyncio.Lock()
         self._causes: dict[str, Cause] = {}
-        self._disarming: set[str] = set()
         self._gauges: dict[str, Gauge] = {}
         self._concluding: dict[str, asyncio.Task[None]] = {}
         self._checks = Checks(self._logs, self._on_checked)
@@ -179,8 +182,7 @@ class DeviceBuilder(DeliveringBuilder):
             stored = await asyncio.to_thread(self._load)
         except OSError as err:
             raise BuilderUnavailableError(f"{err.filename}: {err.strerror}.") from err
-        self._ties = Ties.load(stored)
-        self._copies = Copies(self._logs, self._ties, self._nudge)
+        self._ties.load(stored)
         self._begin(stored.jobs, {Lane.VALIDATE: VALIDATE_SLOTS}, self._ties.jobs)
 
     def resume(self) -> None:
@@ -203,6 +205,7 @@ class DeviceBuilder(DeliveringBuilder):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._armed.close()
         for gauge in self._gauges.values():
             gauge.close()
         await self._sources.close()
@@ -347,6 +350,7 @@ class DeviceBuilder(DeliveringBuilder):
         self._heard.pop(job_id, None)
         self._causes.pop(job_id, None)
         self._connections.pop(job_id, None)
+        self._ties.end_wait(job_id)
         for waiting in self._canceling.pop(job_id, ()):
             if not waiting.done():
                 waiting.set_result(None)
@@ -523,36 +527,41 @@ class DeviceBuilder(DeliveringBuilder):
 
         Or that the server begins because its device is back.
         """
-        if (armed := self._match_armed(server)) is not None:
-            return armed
-        head = self._ties.ours(server.depends_on)
-        for job in self._queue.dependents(head) if head is not None else ():
+        if (begun := self._armed.begun(server, self._queue.active)) is not None:
+            return self._claim(begun.job_id, server)
+        for job in self._queue.active:
             tie = self._ties.get(job.job_id)
-            if tie is not None and tie.chained and tie.server_id is None:
-                self._tie(job.job_id, server.job_id)
-                if job.job_id in self._causes:
-                    # It was to end before the server had told of it.
-                    self._spawn(self._cancel_there(job, server.job_id))
-                return job.job_id
+            if (
+                tie is not None
+                and tie.chained
+                and tie.server_id is None
+                and self._comes_after(job, server)
+            ):
+                return self._claim(job.job_id, server)
         return None
 
-    def _match_armed(self, server: ServerJob) -> str | None:
-        """Return the upload of ours that the server has begun by itself, if it has."""
-        if server.kind is not JobKind.UPLOAD or server.address is not None:
-            return None
-        for job in self._queue.active:
-            if job.configuration == server.configuration and mapping.is_like(
-                job, server
-            ):
-                tie = self._ties.get(job.job_id)
-                if tie is not None and tie.armed:
-                    tie.waits = tie.armed = False
-                    tie.base = job.total_lines
-                    self._tie(job.job_id, server.job_id)
-                    if job.job_id in self._causes:
-                        self._spawn(self._cancel_there(job, server.job_id))
-                    return job.job_id
-        return None
+    def _comes_after(self, job: Job, server: ServerJob) -> bool:
+        """Return whether an upload on the server is the one for our compile.
+
+        It names none where it was put off and the device came back during the compile.
+        """
+        if server.depends_on is not None:
+            return job.depends_on == self._ties.ours(server.depends_on)
+        before = self._latest.get(job.depends_on or "")
+        return (
+            before is not None
+            and before.deferred
+            and not before.active
+            and mapping.is_like(job, server)
+        )
+
+    def _claim(self, job_id: str, server: ServerJob) -> str:
+        """Take what the server has begun for a job of ours; return the job's id."""
+        self._tie(job_id, server.job_id)
+        if job_id in self._causes:
+            # It was to end before the server had told of it.
+            self._spawn(self._cancel_there(self.jobs[job_id], server.job_id))
+        return job_id
 
     def _tie(self, job_id: str, server_id: str) -> None:
         self._ties.tie(job_id, server_id)
@@ -601,7 +610,7 @@ class DeviceBuilder(DeliveringBuilder):
             self._apply_queued(job, server)
             return
         if self._is_deferred(job, server):
-            self._arm(job)
+            self._put_back(job, armed=True)
             return
         if server.status != "running":
             canceled = self._canceled(job_id, server)
@@ -625,10 +634,10 @@ class DeviceBuilder(DeliveringBuilder):
         return (
             server.status == "cancelled"
             and was_deferred(server)
-            and self._can_be_armed(job)
+            and self._may_be_armed(job)
         )
 
-    def _can_be_armed(self, job: Job) -> bool:
+    def _may_be_armed(self, job: Job) -> bool:
         """Return whether an upload may wait until the server begins another."""
         return (
             can_wait(job)
@@ -636,14 +645,6 @@ class DeviceBuilder(DeliveringBuilder):
             and job.job_id not in self._causes
             and datetime.now(UTC) < self._waiting.until(self._queue, job)
         )
-
-    def _arm(self, job: Job, log: JobLog | None = None) -> None:
-        """Let an upload wait that the server begins when the device is back."""
-        tie = self._ties.get(job.job_id)
-        if tie is not None:
-            tie.waits = tie.armed = True
-        self._rest(job.job_id)
-        self._wait_again(job.job_id, log)
 
     def _rest(self, job_id: str) -> None:
         """Let go of what one attempt of an upload needed."""
@@ -720,21 +721,43 @@ class DeviceBuilder(DeliveringBuilder):
             # Whoever asked for that first counts.
             end = canceled
         job = self.jobs[job_id]
-        if end.cause is Cause.DEVICE_OFFLINE and self._can_be_armed(job):
-            if server.deferred:
-                self._arm(job, copy.log)
-                return
-            if self._waits_again(job, end):
-                self._put_back(job, copy.log)
-                return
+        if is_held(server, end) and self._concerns_us(job):
+            self._hold_there(job, copy.log)
+            return
+        if job_id not in self._causes and self._waits_again(job, end):
+            self._put_back(job, copy.log)
+            return
         if not self._verify(job_id, end, server.exit_code, copy.log):
             self._end_as(job_id, server, end, copy.log)
 
-    def _put_back(self, job: Job, log: JobLog) -> None:
-        """Let an upload wait that is asked for once more when the device is back."""
-        tie = self._ties.get(job.job_id)
-        if tie is not None:
-            tie.waits = True
+    def _concerns_us(self, job: Job) -> bool:
+        """Return whether it matters here that the server holds a job.
+
+        What others asked for there is theirs to end, unless it waits here as well.
+        """
+        return can_wait(job) and (
+            job.requested_by is not None
+            or job.job_id in self._causes
+            or self._may_be_armed(job)
+        )
+
+    def _hold_there(self, job: Job, log: JobLog | None = None) -> None:
+        """Let an upload wait that the server holds; end it if it shall not wait."""
+        may_wait = self._may_be_armed(job)
+        self._put_back(job, log, armed=True)
+        if may_wait:
+            return
+        if (cause := self._causes.get(job.job_id)) is not None:
+            end = stopped(cause)
+        else:
+            end = self._waiting.gave_up() if self._waiting.enabled else NOT_SENT
+        self._armed.disarm(job, self._client, end)
+
+    def _put_back(
+        self, job: Job, log: JobLog | None = None, *, armed: bool = False
+    ) -> None:
+        """Let an upload wait that begins once more when the device is back."""
+        self._ties.put_back(job.job_id, armed=armed)
         self._rest(job.job_id)
         self._wait_again(job.job_id, log)
 
@@ -749,6 +772,9 @@ class DeviceBuilder(DeliveringBuilder):
         later = {it.job_id: self._latest.get(it.job_id) for it in waiting}
         if end.status is not JobStatus.COMPLETED:
             self._end_those_with_a_cause(waiting)
+        elif waiting and server.deferred:
+            # What becomes of the upload is said by that itself.
+            end = replace(end, message=None)
         self._finish(
             job_id,
             end,
@@ -787,10 +813,8 @@ class DeviceBuilder(DeliveringBuilder):
             self._apply(upload.job_id, later)
         elif self._in_doubt(upload.job_id):
             # It was asked for together with the compile, but the server has none.
-            if server.deferred and self._can_be_armed(upload):
-                self._arm(upload)
-            elif server.deferred:
-                self._finish(upload.job_id, OFFLINE)
+            if server.deferred:
+                self._hold_there(upload)
             else:
                 self._spawn(self._find_upload(upload.job_id, server))
 
@@ -800,7 +824,10 @@ class DeviceBuilder(DeliveringBuilder):
         if client is None:
             return
         with suppress(DeviceBuilderError):
-            for job in await self._jobs_of(client, head.configuration):
+            answer = await client.command(
+                "firmware/get_jobs", configuration=head.configuration
+            )
+            for job in parse_jobs(answer):
                 if job.depends_on == head.job_id:
                     self._on_job(job)
             if self._in_doubt(job_id) and not self.jobs[job_id].status.ended:
@@ -809,12 +836,6 @@ class DeviceBuilder(DeliveringBuilder):
     def _in_doubt(self, job_id: str) -> bool:
         """Return whether a job was asked for and no answer has come."""
         return job_id in self._ties and self._ties.server_id(job_id) is None
-
-    async def _jobs_of(self, client: Client, configuration: str) -> list[ServerJob]:
-        answer = await client.command("firmware/get_jobs", configuration=configuration)
-        if not isinstance(answer, list):
-            raise ProtocolError("The server's list of jobs makes no sense.")
-        return [parse_job(job) for job in answer]
 
     # After a break.
 
@@ -902,14 +923,13 @@ class DeviceBuilder(DeliveringBuilder):
             elif job.configuration in busy:
                 continue
             elif self._ties.armed(job.job_id):
-                self._disarming.add(job.job_id)
-                self._spawn(self._reclaim(job, client))
+                self._armed.take_back(job, client)
             else:
                 self._start_sending(job)
 
     def _is_under_way(self, job_id: str) -> bool:
         """Return whether a job was asked of the server, or is about to be."""
-        if job_id in self._checks or job_id in self._disarming:
+        if job_id in self._checks or job_id in self._armed:
             return True
         return job_id in self._ties and not self._ties.waits(job_id)
 
@@ -938,51 +958,13 @@ class DeviceBuilder(DeliveringBuilder):
         if not self._ties.armed(job.job_id):
             super()._give_up(job)
         elif self._first_try.is_set():
-            self._disarming.add(job.job_id)
-            self._spawn(self._disarm(job, self._waiting.gave_up()))
+            self._armed.disarm(job, self._client, self._waiting.gave_up())
 
-    async def _reclaim(self, job: Job, client: Client) -> None:
-        """Send an upload whose device is back, unless the server has begun to."""
-        try:
-            if await self._take_back(job, client) and job.job_id not in self._causes:
-                self._ties.drop(job.job_id)
-                self._store.changed()
-        except DeviceBuilderError:
-            # It is tried again with the next connection.
-            return
-        finally:
-            self._disarming.discard(job.job_id)
+    def _on_taken_back(self) -> None:
+        """Go on when the server holds an upload no longer."""
+        self._store.changed()
         self._pump()
         self._publish()
-
-    async def _disarm(self, job: Job, end: Verdict) -> None:
-        """End an upload that the server has not begun yet, here and there."""
-        try:
-            if self._client is None:
-                raise CannotConnectError("There is no connection.")
-            if not await self._take_back(job, self._client):
-                return
-        except DeviceBuilderError:
-            # Whoever reads it can still end that on the server.
-            message = f"{(end.message or '').rstrip('.')}; {STILL_ARMED}"
-            end = replace(end, message=message)
-        finally:
-            self._disarming.discard(job.job_id)
-        if not self.jobs[job.job_id].status.ended:
-            self._finish(job.job_id, end)
-
-    async def _take_back(self, job: Job, client: Client) -> bool:
-        """Let the server not begin an upload; return whether it had not yet.
-
-        It begins none after the first answer, and the second tells of any before.
-        """
-        name = job.configuration
-        await client.command("firmware/clear_queued_update", configuration=name)
-        for server in await self._jobs_of(client, name):
-            if server.active and self._ties.ours(server.job_id) is None:
-                self._on_job(server)
-        now = self.jobs[job.job_id]
-        return not now.status.ended and self._ties.armed(job.job_id)
 
     def _start_sending(self, job: Job) -> None:
         upload = None
@@ -1071,25 +1053,18 @@ class DeviceBuilder(DeliveringBuilder):
             self._checks.cancel(job.job_id, cause)
         elif job.job_id in self._verifications:
             self._verifications.cancel(job.job_id, cause)
-        elif not self._is_there(job.job_id) or self._is_armed_for_another(job):
+        elif not self._is_there(job.job_id) or self._armed.holds_another(
+            job, self._queue.active
+        ):
             self._finish(job.job_id, stopped(cause))
         elif self._ties.armed(job.job_id):
             self._causes.setdefault(job.job_id, cause)
-            self._disarming.add(job.job_id)
-            self._spawn(self._disarm(job, stopped(cause)))
+            self._armed.disarm(job, self._client, stopped(cause))
         else:
             self._causes.setdefault(job.job_id, cause)
             server_id = self._ties.server_id(job.job_id)
             if server_id is not None:
                 self._spawn(self._cancel_there(job, server_id))
-
-    def _is_armed_for_another(self, job: Job) -> bool:
-        """Return whether what the server will begin is another upload than this."""
-        return self._ties.armed(job.job_id) and any(
-            self._ties.armed(other.job_id) and other.job_id != job.job_id
-            for other in self._queue.active
-            if other.configuration == job.configuration
-        )
 
     async def _cancel_there(self, job: Job, server_id: str) -> None:
         """Let the server end a job; its end comes as that of any other."""

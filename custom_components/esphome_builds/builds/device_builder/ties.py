@@ -34,25 +34,22 @@ class Ties:
         self._ties: dict[str, Tie] = {}
         self._ours: dict[str, str] = {}
 
-    @classmethod
-    def load(cls, stored: Stored) -> Ties:
-        """Return what was stored, of what can be understood."""
-        ties = cls()
+    def load(self, stored: Stored) -> None:
+        """Take over what was stored, of what can be understood."""
         found = stored.extra.get("server")
         known = {job.job_id for job in stored.jobs}
         for job_id, fields in found.items() if isinstance(found, dict) else ():
             if job_id in known and isinstance(fields, dict):
-                tie = ties.promise(job_id, chained=fields.get("chained") is True)
+                tie = self.promise(job_id, chained=fields.get("chained") is True)
                 tie.waits = fields.get("waits") is True
                 tie.armed = fields.get("armed") is True
                 if isinstance(past := fields.get("past"), str):
                     tie.past = past
-                    ties._ours[past] = job_id
+                    self._ours[past] = job_id
                 if isinstance(base := fields.get("base"), int):
                     tie.base = base
                 if isinstance(server_id := fields.get("id"), str):
-                    ties.tie(job_id, server_id)
-        return ties
+                    self.tie(job_id, server_id)
 
     def stored(self) -> dict[str, object]:
         """Return what is stored, as `load` takes it."""
@@ -117,6 +114,22 @@ class Ties:
             tie.past = tie.server_id
         tie.server_id = server_id
         self._ours[server_id] = job_id
+
+    def put_back(self, job_id: str, *, armed: bool) -> None:
+        """Note that the server's job is over, and that ours waits for its device."""
+        tie = self._ties[job_id]
+        tie.waits = True
+        tie.armed = armed
+
+    def wake(self, job_id: str, base: int) -> None:
+        """Note that a job that was put back begins anew, at a line of its log."""
+        self.end_wait(job_id)
+        self._ties[job_id].base = base
+
+    def end_wait(self, job_id: str) -> None:
+        """Note that a job does not wait for its device, or no longer."""
+        if (tie := self._ties.get(job_id)) is not None:
+            tie.waits = tie.armed = False
 
     def drop(self, job_id: str) -> None:
         """Forget what was asked for: it never was, or the job is gone."""

@@ -62,6 +62,11 @@ WITHOUT_PREREQUISITE: Final = Verdict(
     cause=Cause.PREREQUISITE_FAILED,
     message="The job that this one waited for did not complete.",
 )
+NOT_SENT: Final = Verdict(
+    status=JobStatus.FAILED,
+    cause=Cause.DEVICE_OFFLINE,
+    message="The device is offline, so nothing was sent to it.",
+)
 OFFLINE: Final = Verdict(
     status=JobStatus.CANCELLED,
     cause=Cause.DEVICE_OFFLINE,
@@ -109,6 +114,13 @@ def was_deferred(server: ServerJob) -> bool:
     return _DEFERRED in (server.error or "")
 
 
+def is_held(server: ServerJob, end: Verdict) -> bool:
+    """Return whether the server begins an upload again when its device is back."""
+    if server.status == "cancelled":
+        return was_deferred(server)
+    return server.deferred and end.cause is Cause.DEVICE_OFFLINE
+
+
 def _completed(server: ServerJob) -> str | None:
     if server.deferred:
         return f"The device is offline; {WHEN_BACK}"
@@ -133,7 +145,8 @@ def _failed(job: Job, server: ServerJob, diagnosis: Diagnosis) -> Verdict:
         found = replace(found, cause=Cause.WRONG_DEVICE, message=sentence(error))
     elif server.exit_code is None and found.cause is Cause.UNKNOWN and error:
         found = replace(found, message=_unexplained(server, error))
-    if server.deferred:
+    if server.deferred and job.kind is JobKind.UPLOAD:
+        # After a compile that failed, the server has nothing to install later.
         message = sentence(f"{(found.message or '').rstrip('.')}; {WHEN_BACK}")
         return replace(found, cause=Cause.DEVICE_OFFLINE, message=message)
     return found

@@ -155,6 +155,13 @@ def parse_job(data: object) -> ServerJob:
     )
 
 
+def parse_jobs(data: object) -> list[ServerJob]:
+    """Return the jobs in the answer to `firmware/get_jobs`."""
+    if not isinstance(data, list):
+        raise ProtocolError("The server's list of jobs makes no sense.")
+    return [parse_job(job) for job in data]
+
+
 def parse_devices(
     data: object, entry_id: str, esphome_version: str | None
 ) -> dict[str, Configuration]:
