@@ -3,7 +3,7 @@
 from pathlib import Path
 import tracemalloc
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 import pytest
 import yaml
 
@@ -428,6 +428,8 @@ def test_long_message() -> None:
     assert len(verdict.message) > MAX_MESSAGE - 20
 
 
+@example(JobKind.CLEAN, "", ". 0")
+@example(JobKind.CLEAN, "", "50 %. 0")
 @given(
     st.sampled_from(list(RULES)),
     st.lists(

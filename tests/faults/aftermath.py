@@ -190,13 +190,15 @@ async def _check_listeners(client: Client, streams: int) -> None:
 
 
 def _is_quiet(census: dict[str, int], streams: int) -> bool:
-    """Return whether nothing listens but builders' coordinators and so many streams."""
-    # A stream listens to two signals, or to a builder and a log; repair issues to one.
+    """Return whether nothing listens but what each builder has, and the streams."""
+    # A stream listens to two signals, or to a builder and a log. To a builder listen
+    # its coordinator and the repairs of builds, to a signal repairs and entities.
+    each = 2 * census["builders"]
     return (
         census["streams"] == streams
-        and census["builder_listeners"] <= census["builders"] + streams
+        and census["builder_listeners"] <= each + streams
         and census["log_listeners"] <= streams
-        and census["signal_listeners"] <= census["builders"] + 2 * streams
+        and census["signal_listeners"] <= each + 2 * streams
     )
 
 

@@ -49,7 +49,8 @@ _NETWORK_HOST = re.compile(
 # A bar is drawn when bytes are sent, which is all that an upload over HTTP says of it.
 _REACHED: Final = ("INFO Connected to ", "Uploading: ")
 _READING: Final = "INFO Reading configuration "
-_SENTENCE_END = re.compile(r"(?<=[\w)\]'\"])[.!?]+ +([A-Z](?=[a-z' ]))?")
+_SENTENCE_END = re.compile(r"[.!?]+ +([A-Z](?=[a-z' ]))?")
+_STRAY_END = re.compile(r"(?:^|(?<= ))[.!?]+ +")
 _SOURCE = re.compile(r"\[source (?P<file>[^\]]+):(?P<line>\d{1,9})\]")
 _UNREADABLE = re.compile(
     r"Error reading file (?P<file>[^:]+): \[Errno \d+\] (?P<text>[^:]+)"
@@ -132,6 +133,7 @@ def sentence(text: str) -> str:
     """Return one sentence of printable characters that ends with a period."""
     text = "".join(char if char.isprintable() else " " for char in text)
     text = " ".join(text.split()).rstrip(".!?,;: ")
+    text = _STRAY_END.sub("", text)
     text = _SENTENCE_END.sub(lambda end: f"; {(end[1] or '').lower()}", text)
     if len(text) >= MAX_MESSAGE:
         text = text[: MAX_MESSAGE - 2].rstrip(".!?,;: ") + "…"

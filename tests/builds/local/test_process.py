@@ -26,6 +26,7 @@ from custom_components.esphome_builds.builds.local.process import (
     end_leftovers,
 )
 
+from ...clients import eventually
 from ...fakes import write_configuration
 from .conftest import living
 
@@ -443,6 +444,7 @@ class TestTree:
                 assert await run.process.run(run.collect) == (Ending.EXITED, 0)
         (pid,) = living(run.token)
         os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: not living(run.token))
 
         (record,) = [record for record in caplog.records if record.name != "asyncio"]
         assert record.levelno == logging.ERROR

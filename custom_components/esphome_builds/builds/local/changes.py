@@ -129,7 +129,9 @@ class Changes:
             if (build := self._of(name, built_at)) is not None:
                 runs = build.made_of if build.firmware == firmware else None
                 self._put(name, built_at, replace(build, runs=runs), self._builds)
-        except (NoFirmwareError, OSError) as err:
+        except NoFirmwareError as err:
+            _LOGGER.debug("It is not noted what %s was sent: %s", name, err)
+        except OSError as err:
             _LOGGER.warning("It is not noted what %s was sent: %s", name, err)
 
     def forget(self, job_id: str) -> None:
