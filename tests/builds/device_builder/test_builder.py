@@ -16,6 +16,7 @@ from custom_components.esphome_builds.builds.builder import (
 )
 from custom_components.esphome_builds.builds.device_builder import (
     builder as builder_module,
+    checks as checks_module,
     client as client_module,
     copies as copies_module,
     output as output_module,
@@ -174,6 +175,22 @@ class TestConfigurations:
             with pytest.raises(BuilderUnavailableError):
                 await tenant.submit("compile", "nobody.yaml")
 
+    @pytest.mark.parametrize("devices", [5, {"configured": 5}, {"configured": [5]}])
+    async def test_nonsense(
+        self, server: FakeServer, connect: Connect, devices: object
+    ) -> None:
+        """A list of devices that is none is an error, until there is one again."""
+        async with connect() as tenant:
+            good, server.devices = server.devices, devices
+            tenant.builder._look_soon()
+            await tenant.until(
+                lambda: tenant.builder.info.state is BuilderState.UNAVAILABLE
+            )
+            assert "makes no sense" in (tenant.builder.info.message or "")
+            server.devices = good
+            await tenant.until(lambda: tenant.builder.info.state is BuilderState.READY)
+            assert [*tenant.builder.configurations] == [NAME]
+
 
 class TestMirror:
     """Jobs as the server tells of them."""
@@ -203,6 +220,16 @@ class TestMirror:
             assert tenant.job(first).total_lines == 1
             assert await tenant.lines(first) == ["kept"]
             assert server.count("firmware/follow_job") == 1
+
+    async def test_long_history(
+        self, server: FakeServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of what ended long ago there is no more than there is room for."""
+        monkeypatch.setattr(builder_module, "HISTORY", 2)
+        server.jobs = [ended("a"), ended("b"), ended("c"), server_job("d")]
+        async with connect() as tenant:
+            statuses = [job.status for job in tenant.builder.jobs.values()]
+        assert sorted(statuses) == sorted([_C, _C, _Q])
 
     async def test_steps(self, server: FakeServer, connect: Connect) -> None:
         """Each step of somebody else's job is told once."""
@@ -296,6 +323,31 @@ class TestMirror:
             assert build.status is _C
             assert upload.status is (_C if known else JobStatus.INTERRUPTED)
 
+    async def test_break_before_an_upload_is_found(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """An upload that is not there after a break is not sent again."""
+        takes(server, "install")
+
+        async def _break(connection: Connection, *_: object) -> object:
+            await connection.ws.close()
+            return []
+
+        server.handlers["firmware/get_jobs"] = _break
+        async with connect() as tenant:
+            build, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install"))
+            server.jobs[:] = [ended("install-1")]
+            await told(tenant, server, "job_completed", server.jobs[0])
+            build, upload = await tenant.ended(build, upload)
+            assert build.status is _C
+            assert (upload.status, upload.cause) == (
+                JobStatus.INTERRUPTED,
+                Cause.BUILDER_UNAVAILABLE,
+            )
+            assert not server.count("firmware/upload")
+            assert len(server.connections) == 2
+
     async def test_silent_job(
         self,
         server: FakeServer,
@@ -375,6 +427,26 @@ class TestRequests:
             )
             assert upload.status in (JobStatus.FAILED, JobStatus.CANCELLED)
 
+    async def test_full_disk(
+        self, server: FakeServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing is asked for that a restart would not know of."""
+
+        async def _fail() -> None:
+            raise OSError(28, "No space left on device")
+
+        takes(server, "compile")
+        async with connect() as tenant:
+            with monkeypatch.context() as patch:
+                patch.setattr(tenant.builder._store, "flush", _fail)
+                job = await tenant.run("compile", NAME)
+        assert job.status is JobStatus.FAILED
+        assert job.message == (
+            "ESPHome Device Builder refused this job: the list of jobs cannot be "
+            "stored here."
+        )
+        assert not server.count("firmware/compile")
+
     async def test_held_back(self, server: FakeServer, connect: Connect) -> None:
         """Nothing is sent for a configuration that the server works on, in any way."""
         takes(server, "compile")
@@ -425,6 +497,19 @@ class TestRequests:
             await tenant.until(lambda: tenant.job(job).status is _R)
             (second,) = await tenant.submit("compile", NAME)
             assert (second.job_id == job.job_id) is attached
+
+    async def test_no_attaching_after_a_restart(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """Of what ran before, nobody knows any more what it works on."""
+        takes(server, "compile")
+        server.jobs = [server_job("a", status="running")]
+        async with connect() as tenant:
+            (job,) = tenant.builder.jobs.values()
+            assert job.status is _R
+        async with connect() as tenant:
+            (second,) = await tenant.submit("compile", NAME)
+            assert second.job_id != job.job_id
 
     async def test_ended_by_two(self, server: FakeServer, connect: Connect) -> None:
         """Whoever wanted the end first is the cause."""
@@ -521,6 +606,43 @@ class TestRequests:
             job = await tenant.run("validate", NAME)
             assert (job.status, job.attempt) == (JobStatus.INTERRUPTED, 2)
             assert job.cause is Cause.BUILDER_UNAVAILABLE
+
+    async def test_stop_during_a_check(
+        self, server: FakeServer, connect: Connect
+    ) -> None:
+        """A check that Home Assistant does not wait for has ended with it."""
+
+        async def _say_nothing(*_: object) -> object:
+            return await asyncio.Event().wait()
+
+        server.handlers["devices/validate"] = _say_nothing
+        async with connect() as tenant:
+            (job,) = await tenant.submit("validate", NAME)
+            await until(lambda: server.count("devices/validate"))
+        assert tenant.job(job).cause is Cause.HOME_ASSISTANT_STOPPED
+
+    async def test_check_that_fails_here(
+        self,
+        server: FakeServer,
+        connect: Connect,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A mistake of ours is the end of one check, and of no other."""
+
+        async def _valid(connection: Connection, message_id: str, _: object) -> object:
+            await connection.event(message_id, "result", {"code": 0})
+            return None
+
+        server.handlers["devices/validate"] = _valid
+        async with connect() as tenant:
+            with monkeypatch.context() as patch:
+                patch.setattr(checks_module, "LineSplitter", None)
+                job = await tenant.run("validate", NAME)
+            assert job.message == "ESPHome Builds had an internal error."
+            assert f"Job {job.job_id} failed unexpectedly" in caplog.text
+            caplog.clear()
+            assert (await tenant.run("validate", NAME)).status is _C
 
 
 class TestRubbish:
@@ -913,7 +1035,9 @@ class TestTies:
         """What is stored is what is loaded, of jobs that are known."""
         ties = Ties()
         ties.promise("1")
+        ties.tie("1", "past")
         ties.tie("1", "a")
+        ties.put_back("1", armed=True)
         ties.promise("2", chained=True)
         ties.promise("3")
         jobs = [make_job("1"), make_job("2")]
@@ -921,6 +1045,11 @@ class TestTies:
         found.load(Stored(jobs=jobs, extra=ties.stored()))
         assert set(found.jobs) == {"1", "2"}
         assert (found.server_id("1"), found.ours("a")) == ("a", "1")
+        # What is told of the attempt before is of the same job.
+        assert found.ours("past") == "1"
+        assert found.waits("1")
+        assert found.armed("1")
+        assert not found.armed("2")
         assert "2" in found
         assert found.server_id("2") is None
         found.keep({"2"})

@@ -497,6 +497,19 @@ class TestNotHeld:
         )
         assert server.count(CLEAR) == 1
 
+    async def test_canceled_in_vain(self, server: FakeServer, connect: Connect) -> None:
+        """What was canceled before its compile failed has ended for the former."""
+        takes(server, "install")
+        async with connect() as tenant:
+            build, upload = await tenant.submit("install", NAME)
+            await until(lambda: server.count("firmware/install"))
+            await tenant.until(lambda: not tenant.builder._in_doubt(build.job_id))
+            canceling = asyncio.create_task(tenant.builder.cancel(upload.job_id))
+            failed = ended("install-1", "failed", exit_code=1)
+            await told(tenant, server, "job_failed", failed)
+            job = await canceling
+        assert job.cause is Cause.CANCELLED_BY_USER
+
 
 class TestHeld:
     """An upload to a device that Home Assistant knows to be off."""
@@ -536,6 +549,15 @@ class TestHeld:
             job = await tenant.run("upload", NAME)
         assert (job.status, job.cause) == (JobStatus.FAILED, Cause.DEVICE_OFFLINE)
         assert not server.count("firmware/upload")
+
+    async def test_no_wait(self, server: FakeServer, connect: Connect) -> None:
+        """Where nothing waits, it is sent whatever is known of the device."""
+        takes(server, "upload")
+        devices = FakeDevices(kitchen=False)
+        async with connect(devices=devices, device_wait=0.0) as tenant:
+            (upload,) = await tenant.submit("upload", NAME)
+            await until(lambda: server.count("firmware/upload"))
+            assert tenant.job(upload).message is None
 
     async def test_again(self, server: FakeServer, connect: Connect) -> None:
         """An upload that did not reach its device waits, also over a restart."""
@@ -618,6 +640,20 @@ class TestVerifying:
             upload = await self.sent(tenant, server)
         devices.set("kitchen", online=False)
         async with connect(devices=devices) as tenant:
+            assert tenant.job(upload).phase is Phase.VERIFYING
+            devices.connect("kitchen", version="2026.10.0")
+            (upload,) = await tenant.ended(upload)
+        assert upload.status is _C
+
+    async def test_forgotten(self, server: FakeServer, connect: Connect) -> None:
+        """What the server knows no longer is waited for all the same."""
+        devices = FakeDevices(kitchen=True)
+        async with connect(devices=devices) as tenant:
+            upload = await self.sent(tenant, server)
+            server.jobs.clear()
+            await server.connection.ws.close()
+            await until(lambda: len(server.connections) > 1)
+            await tenant.until(lambda: tenant.builder.info.state == "ready")
             assert tenant.job(upload).phase is Phase.VERIFYING
             devices.connect("kitchen", version="2026.10.0")
             (upload,) = await tenant.ended(upload)

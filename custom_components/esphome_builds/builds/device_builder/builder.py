@@ -196,6 +196,7 @@ class DeviceBuilder(DeliveringBuilder):
         self._accepting = False
         self._first_try.set()
         await self._checks.close()
+        await self._armed.close()
         tasks = {
             *filter(None, (self._connecting,)),
             *self._concluding.values(),
@@ -205,7 +206,6 @@ class DeviceBuilder(DeliveringBuilder):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._armed.close()
         for gauge in self._gauges.values():
             gauge.close()
         await self._sources.close()
