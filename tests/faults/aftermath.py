@@ -110,7 +110,7 @@ async def check_disk(server: Server, jobs: Collection[Job]) -> None:
     assert len(list(folder.glob("*.damaged-*"))) <= 3
     others = {path.name for path in folder.iterdir()}
     others = {name for name in others if ".damaged-" not in name}
-    assert others <= {"data", "firmware", "jobs.json", "logs"}
+    assert others <= {"builds.json", "data", "firmware", "jobs.json", "logs"}
     assert not list(folder.glob("firmware/*.*"))
     assert sum(job["status"] in ENDED for job in jobs) <= HISTORY
 

@@ -60,10 +60,12 @@ def limit_for(server: Server, more: int) -> int:
 
 
 async def check(server: Server, log_start: int) -> None:
-    """Check that all is well again, and nothing but the trouble was logged."""
+    """Check that all is well again, and nothing but the trouble was logged.
+
+    Whether there was time to log it depends on when somebody looked.
+    """
     log = server.log[log_start:]
     expected = [pattern for pattern in _RECORDS if re.search(pattern, log)]
-    assert expected
     await aftermath.check(server, expected=expected)
 
 
