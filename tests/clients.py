@@ -166,12 +166,14 @@ class Client:
     async def until_job(self, job_id: str, *statuses: str) -> Message:
         """Return the job when it has one of the statuses."""
         subscription = await self.subscribe("esphome_builds/subscribe")
-        # The snapshot has only the newest of the jobs that ended.
-        found = await self.call("esphome_builds/jobs/get", job_id=job_id)
-        job: Message = found["job"]
-        if job["status"] not in statuses:
-            job = await subscription.until_job(job_id, *statuses)
-        await subscription.unsubscribe()
+        try:
+            # The snapshot has only the newest of the jobs that ended.
+            found = await self.call("esphome_builds/jobs/get", job_id=job_id)
+            job: Message = found["job"]
+            if job["status"] not in statuses:
+                job = await subscription.until_job(job_id, *statuses)
+        finally:
+            await subscription.unsubscribe()
         return job
 
     async def until_line(self, job_id: str, line: str, from_line: int = 0) -> None:
