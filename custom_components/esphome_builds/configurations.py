@@ -151,7 +151,9 @@ class ConfigurationEntities:
                 self._entities[configuration.configuration] += made
                 entities += made
             async_add_entities(entities)
-        self._async_tell_of_others()
+        if not self._due:
+            # Those that wait for their turn are told of with the last.
+            self._async_tell_of_others()
 
     @callback
     def _async_tell_of_others(self) -> None:
@@ -192,7 +194,7 @@ class ConfigurationEntities:
         """Let entities and device be those of a file with another name."""
         registry = er.async_get(self._hass)
         for key, entry in self._async_entries(old_name).items():
-            unique_id = configuration_unique_id(self._coordinator, new_name, key)
+            unique_id = configuration_unique_id(self._entry.entry_id, new_name, key)
             registry.async_update_entity(entry.entity_id, new_unique_id=unique_id)
         self._entities[new_name] = self._entities.pop(old_name, [])
         for entity in self._entities[new_name]:

@@ -74,7 +74,7 @@ class ConfigurationEntity(Entity):
         self._name = configuration.configuration
         self._stop_listening: Callable[[], None] | None = None
         self._attr_unique_id = configuration_unique_id(
-            coordinator, self._name, description.key
+            coordinator.config_entry.entry_id, self._name, description.key
         )
         if configuration.device_id is not None:
             registry = dr.async_get(coordinator.hass)
@@ -108,7 +108,9 @@ class ConfigurationEntity(Entity):
         """Be of the same configuration, whose file has another name now."""
         self._name = configuration
         self._attr_unique_id = configuration_unique_id(
-            self.coordinator, configuration, self.entity_description.key
+            self.coordinator.config_entry.entry_id,
+            configuration,
+            self.entity_description.key,
         )
         if self._stop_listening is not None:
             self._async_ignore()
@@ -132,11 +134,9 @@ class ConfigurationEntity(Entity):
         self.async_write_ha_state()
 
 
-def configuration_unique_id(
-    coordinator: BuildCoordinator, configuration: str, key: str
-) -> str:
-    """Return the unique id of an entity of a configuration."""
-    return f"{coordinator.config_entry.entry_id}_{configuration}_{key}"
+def configuration_unique_id(entry_id: str, configuration: str, key: str) -> str:
+    """Return the unique id of an entity of a configuration of a builder."""
+    return f"{entry_id}_{configuration}_{key}"
 
 
 @callback
@@ -145,7 +145,9 @@ def async_find_entry(
 ) -> er.RegistryEntry | None:
     """Return what is registered of an entity of a configuration."""
     registry = er.async_get(coordinator.hass)
-    unique_id = configuration_unique_id(coordinator, configuration, key)
+    unique_id = configuration_unique_id(
+        coordinator.config_entry.entry_id, configuration, key
+    )
     platform = CONFIGURATION_KEYS[key]
     entity_id = registry.async_get_entity_id(platform, DOMAIN, unique_id)
     return registry.async_get(entity_id) if entity_id else None

@@ -16,6 +16,7 @@ from homeassistant.helpers import device_registry as dr, entity_registry as er
 
 from .builds.models import Cause, JobKind, JobStatus
 from .const import DOMAIN, EVENT_BUILD
+from .entity import configuration_unique_id
 
 _KINDS: Final[Mapping[str, str]] = {
     JobKind.VALIDATE: "check",
@@ -53,7 +54,9 @@ def _async_describe(
         LOGBOOK_ENTRY_MESSAGE: _message(event.data["type"], job),
     }
     if entity_id := er.async_get(hass).async_get_entity_id(
-        EVENT_DOMAIN, DOMAIN, f"{job['entry_id']}_{job['configuration']}_build"
+        EVENT_DOMAIN,
+        DOMAIN,
+        configuration_unique_id(job["entry_id"], job["configuration"], "build"),
     ):
         entry[LOGBOOK_ENTRY_ENTITY_ID] = entity_id
     return entry
